@@ -1,0 +1,1 @@
+"""When: the simulator, its results and the command line."""

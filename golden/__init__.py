@@ -1,0 +1,1 @@
+"""What: the answer of every operator, bit for bit, in numpy."""

@@ -1,0 +1,1 @@
+"""Is: the machine in Amaranth, one block a file."""

@@ -1,0 +1,1 @@
+"""The accelerator, described once: configs, formats, instruction set, presets and shared tables."""

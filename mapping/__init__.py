@@ -1,0 +1,1 @@
+"""Where and in which order: models become operators, tiles, placements and programs."""
