@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 def must_be(name: str, what: str, value: object, *, where: str = "") -> UserError:
-    """Return the error ``name must be what, not value``; `where` (a file or key) stands in front."""
+    """Return the error ``name must be what, not value``, after `where`: a file or key."""
     return UserError(f"{where + ': ' if where else ''}{name} must be {what}, not {value!r}")
 
 
@@ -26,5 +26,5 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> U
     known = sorted(known)
     near = nearest(name, known)
     hint = f"; did you mean {near!r}?" if near else ""
-    listed = ", ".join(known)
-    return UserError(f"{where + ': ' if where else ''}{kind} must be one of {listed}, not {name!r}{hint}")
+    at = f"{where}: " if where else ""
+    return UserError(f"{at}{kind} must be one of {', '.join(known)}, not {name!r}{hint}")

@@ -1,0 +1,228 @@
+"""The instruction set: every opcode, its operand roles and its fields, as one table.
+
+Encoding, assembler, verifier, documentation and executors all read this table.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from machine.program import NO_LEVEL, QueueKind
+
+__all__ = [
+    "OPCODES",
+    "Alu",
+    "Dataflow",
+    "Field",
+    "Mask",
+    "Mode",
+    "Opcode",
+    "OpcodeSpec",
+    "PimMode",
+    "Reduction",
+    "Role",
+    "Rounding",
+    "RowBuffer",
+    "ScaleRule",
+]
+
+
+class Opcode(IntEnum):
+    NOP = 0  # waits and signals only
+    HALT = 1  # the end of a stream
+    FENCE = 2  # completes when every earlier instruction of its queue has completed
+    LOOP = 3  # run the body `count` times; 0 is legal
+    END = 4  # the end of the innermost loop's body
+    SCALAR = 5  # register arithmetic
+    READ = 6  # register = one element of memory
+    LOAD = 16  # DRAM to an on-chip space, with format conversion
+    STORE = 17  # an on-chip space to DRAM; completes when the write is visible
+    PRELOAD = 32  # weights of one array tile into the second weight registers
+    MATMUL = 33  # acc (set or +=) a x w, walking array tiles; optionally flush to `out`
+    FLUSH = 34  # out = round(acc)
+    VECTOR = 48  # one operation of the vector unit, machine.vector.VectorOp
+    PIM_GWRITE = 64  # vector into the global buffers
+    PIM_ACTIVATE = 65  # open a row in a group of banks
+    PIM_GEMV = 66  # dot products over a loop of rows into the result latches
+    PIM_READRES = 67  # result latches out
+    PIM_HEADER = 68  # announce the next GEMV to the controller
+    PIM_PRECHARGE = 69  # close the PIM row buffers
+    SEND = 80  # a tile to another chip
+    RECV = 81  # the matching tile from another chip
+
+
+class Alu(IntEnum):
+    SET = 0  # register = b
+    LAUNCH = 1  # register = launch table [b]
+    ADD = 2
+    SUB = 3
+    MUL = 4
+    MIN = 5
+    MAX = 6
+    CEILDIV = 7
+    LT = 8  # 1 if a < b, else 0
+    EQ = 9  # 1 if a == b, else 0
+    INDEX = 10  # register = this queue's loop index at level b
+
+
+class Dataflow(IntEnum):
+    OS = 0  # output-stationary
+    WS = 1  # weight-stationary
+    LUT = 2  # tables on the array, weights look them up
+
+
+class Mode(IntEnum):
+    SET = 0
+    ACCUMULATE = 1
+
+
+class Rounding(IntEnum):
+    NEAREST_EVEN = 0
+    TOWARD_ZERO = 1
+    FLOOR = 2
+
+
+class Reduction(IntEnum):
+    """The order in which a sum is formed."""
+
+    SEQUENTIAL = 0  # ascending index
+    LANES_TREE = 1  # ascending per lane, then a binary tree over the lanes
+    EXACT = 2  # order cannot matter: integers
+
+
+class Mask(IntEnum):
+    NONE = 0
+    CAUSAL = 1  # position base + row >= column
+    WINDOW = 2  # causal, and column > position - window
+    LENGTH = 3  # column < the operand's own length
+
+
+class ScaleRule(IntEnum):
+    NONE = 0
+    ROW_ABSMAX = 1  # dynamic symmetric: max|x| of each row over the largest code
+    STATIC = 2  # the scale is an operand
+    TABLE = 3  # dynamic, one scale per look-up table
+    BLOCK = 4  # dynamic, one scale per activation block
+
+
+class PimMode(IntEnum):
+    ALL = 0
+    BANK = 1
+    GROUP = 2
+    BUNDLE = 3
+
+
+class RowBuffer(IntEnum):
+    MEM = 0
+    PIM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """An operand slot of an opcode."""
+
+    name: str
+    written: bool = False
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """An integer field of an opcode; `kind` is an enumeration, ``int``, ``float32`` or ``vop``."""
+
+    name: str
+    bits: int
+    kind: type | str = "int"
+    signed: bool = False
+    default: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpcodeSpec:
+    """What one opcode takes; an empty `queues` means every queue."""
+
+    queues: tuple[QueueKind, ...] = ()
+    roles: tuple[Role, ...] = ()
+    fields: tuple[Field, ...] = ()
+
+
+def _roles(reads: str = "", writes: str = "", optional: str = "") -> tuple[Role, ...]:
+    """Roles in the order read, written, optional; an optional role with ``!`` is written."""
+    made = [Role(n) for n in reads.split()] + [Role(n, written=True) for n in writes.split()]
+    made += [Role(n.rstrip("!"), n.endswith("!"), required=False) for n in optional.split()]
+    return tuple(made)
+
+
+_DMA, _ARRAY, _VECTOR = (QueueKind.DMA,), (QueueKind.ARRAY,), (QueueKind.VECTOR,)
+_PIM, _LINK = (QueueKind.PIM,), (QueueKind.LINK,)
+_CONVERT = (Field("rounding", 4, Rounding), Field("saturate", 1, default=1))
+_CHANNELS = (
+    Field("channels", 32, default=0xFFFFFFFF),
+    Field("mode", 4, PimMode),
+    Field("row_buffer", 2, RowBuffer, default=RowBuffer.PIM),
+)
+
+OPCODES: dict[Opcode, OpcodeSpec] = {
+    Opcode.NOP: OpcodeSpec(),
+    Opcode.HALT: OpcodeSpec(),
+    Opcode.FENCE: OpcodeSpec(),
+    Opcode.LOOP: OpcodeSpec(
+        fields=(Field("count", 32), Field("count_is_register", 1)),
+    ),
+    Opcode.END: OpcodeSpec(),
+    Opcode.SCALAR: OpcodeSpec(
+        fields=(
+            Field("alu", 5, Alu),
+            Field("rd", 4),
+            Field("ra", 4),
+            Field("b", 64, signed=True),
+            Field("b_is_register", 1),
+        ),
+    ),
+    Opcode.READ: OpcodeSpec(roles=_roles("src"), fields=(Field("rd", 4),)),
+    Opcode.LOAD: OpcodeSpec(_DMA, _roles("src", "dst"), _CONVERT),
+    Opcode.STORE: OpcodeSpec(_DMA, _roles("src", "dst"), _CONVERT),
+    Opcode.PRELOAD: OpcodeSpec(_ARRAY, _roles("w")),
+    Opcode.MATMUL: OpcodeSpec(
+        _ARRAY,
+        _roles("a", "acc", "w asum out!"),
+        (
+            Field("dataflow", 4, Dataflow),
+            Field("mode", 2, Mode),
+            Field("set_level", 4, default=NO_LEVEL),  # there, index 0 sets and others accumulate
+            Field("tables", 1),  # `a` holds precomputed tables
+            Field("k_order", 4, Reduction),
+            Field("group_end", 1),  # apply scale and zero x activation sum after each group
+            *_CONVERT,
+        ),
+    ),
+    Opcode.FLUSH: OpcodeSpec(_ARRAY, _roles("acc", "out"), _CONVERT),
+    Opcode.VECTOR: OpcodeSpec(
+        _VECTOR,
+        _roles("x", "y", "x1 x2 x3 scale! state!"),
+        (
+            Field("vop", 8, "vop"),
+            Field("axis", 3),
+            Field("reduction", 4, Reduction),
+            Field("mask", 4, Mask),
+            Field("window", 32),
+            Field("position", 32, signed=True),
+            Field("position_register", 5, default=31),  # 31 is none; else added to `position`
+            Field("scale_rule", 4, ScaleRule),
+            Field("k", 16),
+            Field("value", 32, "float32"),  # eps, scale or constant, as FP32 bits
+            *_CONVERT,
+        ),
+    ),
+    Opcode.PIM_GWRITE: OpcodeSpec(_PIM, _roles("src", "dst"), _CHANNELS),
+    Opcode.PIM_ACTIVATE: OpcodeSpec(_PIM, _roles("w"), _CHANNELS),
+    Opcode.PIM_GEMV: OpcodeSpec(
+        _PIM, _roles("a w", "dst"), (*_CHANNELS, Field("accumulate", 2, Mode))
+    ),
+    Opcode.PIM_READRES: OpcodeSpec(_PIM, _roles("src", "dst"), _CHANNELS),
+    Opcode.PIM_HEADER: OpcodeSpec(
+        _PIM, (), (*_CHANNELS, Field("dots", 16), Field("reads", 16), Field("rows", 16))
+    ),
+    Opcode.PIM_PRECHARGE: OpcodeSpec(_PIM, (), _CHANNELS),
+    Opcode.SEND: OpcodeSpec(_LINK, _roles("src"), (Field("peer", 16), Field("tag", 32))),
+    Opcode.RECV: OpcodeSpec(_LINK, _roles("", "dst"), (Field("peer", 16), Field("tag", 32))),
+}
