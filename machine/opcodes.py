@@ -7,22 +7,20 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from machine.program import NO_LEVEL, QueueKind
+from machine.vector import Mask, ReductionOrder, ScaleRule, VectorOp
 
 __all__ = [
     "OPCODES",
     "Alu",
     "Dataflow",
     "Field",
-    "Mask",
     "Mode",
     "Opcode",
     "OpcodeSpec",
     "PimMode",
-    "Reduction",
     "Role",
     "Rounding",
     "RowBuffer",
-    "ScaleRule",
 ]
 
 
@@ -81,29 +79,6 @@ class Rounding(IntEnum):
     FLOOR = 2
 
 
-class Reduction(IntEnum):
-    """The order in which a sum is formed."""
-
-    SEQUENTIAL = 0  # ascending index
-    LANES_TREE = 1  # ascending per lane, then a binary tree over the lanes
-    EXACT = 2  # order cannot matter: integers
-
-
-class Mask(IntEnum):
-    NONE = 0
-    CAUSAL = 1  # position base + row >= column
-    WINDOW = 2  # causal, and column > position - window
-    LENGTH = 3  # column < the operand's own length
-
-
-class ScaleRule(IntEnum):
-    NONE = 0
-    ROW_ABSMAX = 1  # dynamic symmetric: max|x| of each row over the largest code
-    STATIC = 2  # the scale is an operand
-    TABLE = 3  # dynamic, one scale per look-up table
-    BLOCK = 4  # dynamic, one scale per activation block
-
-
 class PimMode(IntEnum):
     ALL = 0
     BANK = 1
@@ -127,7 +102,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An integer field of an opcode; `kind` is an enumeration, ``int``, ``float32`` or ``vop``."""
+    """An integer field of an opcode; `kind` is an enumeration, ``int``, or ``float32``."""
 
     name: str
     bits: int
@@ -190,7 +165,7 @@ OPCODES: dict[Opcode, OpcodeSpec] = {
             Field("mode", 2, Mode),
             Field("set_level", 4, default=NO_LEVEL),  # there, index 0 sets and others accumulate
             Field("tables", 1),  # `a` holds precomputed tables
-            Field("k_order", 4, Reduction),
+            Field("k_order", 4, ReductionOrder),
             Field("group_end", 1),  # apply scale and zero x activation sum after each group
             *_CONVERT,
         ),
@@ -200,9 +175,9 @@ OPCODES: dict[Opcode, OpcodeSpec] = {
         _VECTOR,
         _roles("x", "y", "x1 x2 x3 scale! state!"),
         (
-            Field("vop", 8, "vop"),
+            Field("vop", 8, VectorOp),
             Field("axis", 3),
-            Field("reduction", 4, Reduction),
+            Field("reduction", 4, ReductionOrder),
             Field("mask", 4, Mask),
             Field("window", 32),
             Field("position", 32, signed=True),

@@ -64,6 +64,8 @@ class ScaleRule(IntEnum):
 
     STATIC = 0  # given with the instruction
     ROW_ABSMAX = 1  # largest magnitude of the row over the largest code, found at run time
+    TABLE = 2  # one scale a look-up table, found at run time (LUT Tensor Core)
+    BLOCK = 3  # one scale an activation block, found at run time (T-MAC)
 
 
 # The source operands of each operator, in the order the instruction lists them.
