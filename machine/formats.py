@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
 
-from machine.errors import unknown
+from machine.errors import UserError, must_be, unknown
 
 __all__ = [
-    "ALIASES", "FORMATS", "Format", "Kind", "Section", "format_named", "format_of_code",
-    "packed_bits", "packed_bytes", "sections",
+    "ALIASES", "FORMATS", "KULISCH_LIMIT_BITS", "Format", "Kind", "Section", "accumulators",
+    "check_matmul", "format_named", "format_of_code", "packed_bits", "packed_bytes",
+    "product_bits", "sections",
 ]
+
+KULISCH_LIMIT_BITS = 128  # widest fixed-point accumulator of products we call buildable; assumed
 
 
 class Kind(StrEnum):
@@ -56,6 +59,12 @@ class Format:
     def is_float(self) -> bool:
         """Whether one element has a sign, an exponent and a mantissa."""
         return self.kind is Kind.FLOAT
+
+    @property
+    def fraction_bits(self) -> int:
+        """Binary places of the integer elements of a block under a power-of-two scale, else 0."""
+        shared_exponent = self.scale and FORMATS[self.scale].kind is Kind.POWER
+        return self.bits - 2 if shared_exponent and not FORMATS[self.element].is_float else 0
 
     @property
     def largest_exponent(self) -> int:
@@ -229,3 +238,66 @@ def packed_bits(fmt: Format, shape: tuple[int, ...], group: int = 0) -> int:
 def packed_bytes(fmt: Format, shape: tuple[int, ...], group: int = 0) -> int:
     """Return the bytes of a tensor of `shape` [..., K]; each section starts on a byte."""
     return sum(-(-section.bits // 8) for section in sections(fmt, shape, group).values())
+
+
+def product_bits(activation: Format, weight: Format) -> int:
+    """Return the bits that hold any product of two elements exactly, sign included.
+
+    Fixed point for floats (Kulisch): from the smallest subnormal product to the largest. One bit
+    is the sign; sums of many products need as many more as the count has.
+    """
+    a, w = _operand(activation), _operand(weight)
+    largest = int(_magnitude(a)) * int(_magnitude(w))
+    step = _step_exponent(a) + _step_exponent(w)
+    return largest.bit_length() - step + 1
+
+
+def _magnitude(fmt: Format) -> float:
+    low = fmt.kind is Kind.INTEGER and fmt.signed
+    return 2.0 ** (fmt.bits - 1) if low else fmt.largest
+
+
+def _step_exponent(fmt: Format) -> int:
+    return fmt.smallest_exponent - fmt.mantissa_bits if fmt.is_float else 0
+
+
+def _operand(fmt: Format) -> Format:
+    """What the multiplier sees: the element, or int8 where an integer scale comes first (qoq)."""
+    if fmt.kind is not Kind.BLOCK:
+        return fmt
+    return FORMATS["int8" if fmt.row_scale else fmt.element]
+
+
+def accumulators(activation: Format, weight: Format) -> tuple[str, ...]:
+    """Return the accumulators that may take products of the two formats; none for a bare scale.
+
+    A format's name, or ``kulisch``: the exact fixed-point sum of `product_bits` and growth, where
+    that is at most `KULISCH_LIMIT_BITS`. Groups with a scale of their own are added in float32.
+    """
+    a, w = _operand(activation), _operand(weight)
+    grouped = any(f.kind is Kind.BLOCK and not f.row_scale for f in (activation, weight))
+    if Kind.POWER in (a.kind, w.kind):
+        return ()
+    if grouped:
+        return ("float32",)
+    if not a.is_float and not w.is_float:
+        return tuple(f"int{bits}" for bits in range(max(16, product_bits(a, w)), 33))
+    narrow = "float32" not in (a.name, w.name)
+    half = narrow and "bfloat16" not in (a.name, w.name)
+    exact = a.is_float and w.is_float and product_bits(a, w) <= KULISCH_LIMIT_BITS
+    return ("float32", *(("float16",) if half else ()), *(("kulisch",) if exact else ()))
+
+
+def check_matmul(activation: Format, weight: Format, accumulator: str) -> None:
+    """Raise `UserError` unless products of the two formats may be added in `accumulator`."""
+    legal = accumulators(activation, weight)
+    if accumulator in legal:
+        return
+    pair = f"{activation.name} x {weight.name}"
+    if not legal:
+        raise UserError(f"{pair} has no legal accumulator")
+    width = product_bits(activation, weight)
+    if accumulator == "kulisch" and width > KULISCH_LIMIT_BITS:
+        raise must_be(f"kulisch accumulator of {pair}", f"at most {KULISCH_LIMIT_BITS} bits", width)
+    listed = f"{legal[0]} to {legal[-1]}" if len(legal) > 3 else " or ".join(legal)
+    raise must_be(f"accumulator of {pair}", listed, accumulator)
