@@ -1,0 +1,80 @@
+"""What the systolic array computes: exact integer matmul, and a run of its commands on data."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from machine.systolic import SystolicConfig, Tile
+
+__all__ = ["matmul", "run", "wrap"]
+
+EXACT_FLOAT64 = 1 << 53  # integers below this magnitude are exact in float64
+
+
+def wrap(values: np.ndarray, bits: int) -> np.ndarray:
+    """Return int64 `values` reduced to `bits`-bit two's complement, any shape."""
+    if bits == 64:
+        return values
+    half = 1 << (bits - 1)
+    return ((values + half) & ((1 << bits) - 1)) - half
+
+
+def _largest(values: np.ndarray) -> int:
+    """Return the largest magnitude of integer `values`, 0 for none."""
+    return max(abs(int(values.min())), abs(int(values.max()))) if values.size else 0
+
+
+def matmul(a: np.ndarray, w: np.ndarray, acc_bits: int = 32) -> np.ndarray:
+    """Return `a` @ `w` in `acc_bits`-bit two's complement: int [..., M, K] by [K, N], int64 out.
+
+    Sums wrap, so the order of addition cannot be seen. Products go through float64 while every
+    partial sum is exact there, and through int64 (which wraps at 64 bits) otherwise.
+    """
+    bound = a.shape[-1] * _largest(a) * _largest(w)
+    if bound < EXACT_FLOAT64:
+        total = (a.astype(np.float64) @ w.astype(np.float64)).astype(np.int64)
+    else:
+        total = a.astype(np.int64) @ w.astype(np.int64)
+    return wrap(total, acc_bits)
+
+
+def _product(cfg: SystolicConfig, tile: Tile, acts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the m rows of sums of one tile, from its beats."""
+    if tile.dataflow == "ws":
+        return matmul(acts[:, : tile.k], weights, cfg.acc_bits)
+    return matmul(acts[:, : tile.m].T, weights, cfg.acc_bits)
+
+
+def run(
+    cfg: SystolicConfig, tiles: Sequence[Tile], acts: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the beats of sums, int64 [beats, cols], that `tiles` send.
+
+    `acts` is int [beats, rows] and `weights` int [beats, cols], the beats of all tiles in turn.
+    A ``ws`` tile takes m rows of activations (elements from k on are ignored) and k rows of
+    weights; an ``os`` tile takes k columns of activations (elements from m on are ignored) and k
+    rows of weights. Stored rows start as zero. Raises ``ValueError`` for a tile `cfg` cannot
+    execute and for a number of beats that is not the tiles'.
+    """
+    needs = (sum(t.act_beats for t in tiles), sum(t.weight_beats for t in tiles))
+    if needs != (len(acts), len(weights)):
+        raise ValueError(f"the tiles take {needs[0]} beats of activations and {needs[1]} of "
+                         f"weights, not {len(acts)} and {len(weights)}")
+    stored = np.zeros((cfg.acc_rows, cfg.cols), np.int64)
+    sent = [np.zeros((0, cfg.cols), np.int64)]
+    act_at = weight_at = 0
+    for tile in tiles:
+        tile.check(cfg)
+        sums = _product(cfg, tile, acts[act_at : act_at + tile.act_beats],
+                        weights[weight_at : weight_at + tile.weight_beats])
+        act_at += tile.act_beats
+        weight_at += tile.weight_beats
+
+        rows = slice(tile.acc_row, tile.acc_row + tile.m)
+        if tile.accumulate:
+            sums = wrap(stored[rows] + sums, cfg.acc_bits)
+        if tile.emit:
+            sent.append(sums)
+        else:
+            stored[rows] = sums
+    return np.concatenate(sent)

@@ -1,0 +1,288 @@
+"""The systolic array: its sizes, its command, its latency and the cycles of a whole matmul.
+
+The array multiplies tiles. A command names one tile, in one of two dataflows:
+
+``ws``  weight-stationary: ``k`` rows of weights are preloaded, ``m`` rows of activations stream
+        through them, one row of sums leaves for each. ``k`` is at most ``rows``.
+``os``  output-stationary: ``k`` pairs (column of activations, row of weights) stream in, the sums
+        stay in the elements, then ``m`` rows of sums leave. ``m`` is at most ``rows``.
+
+Time is counted in cycles of the array's own clock, with cycle 0 the one that takes the command.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from machine.config import Fidelity, config, require
+from machine.pe import PeConfig
+
+__all__ = [
+    "COMMAND_BITS",
+    "COMMAND_FIELDS",
+    "MAX_LENGTH",
+    "Dataflow",
+    "MatmulCycles",
+    "SystolicConfig",
+    "Tile",
+    "Work",
+    "matmul_cycles",
+    "matmul_tiles",
+    "pack_tile",
+]
+
+Dataflow = Literal["ws", "os"]
+
+# The command word: field, lowest bit, width. Bits between the fields are ignored.
+# dataflow is 0 for ws and 1 for os; m_last and k_last are the tile's m - 1 and k - 1.
+COMMAND_BITS = 64
+COMMAND_FIELDS = (
+    ("dataflow", 0, 1),
+    ("accumulate", 1, 1),
+    ("emit", 2, 1),
+    ("acc_row", 16, 16),
+    ("m_last", 32, 16),
+    ("k_last", 48, 16),
+)
+MAX_LENGTH = 1 << 16  # longest m or k of one command
+
+
+@config
+class SystolicConfig:
+    """A group of equal systolic arrays of signed integer multiply-accumulate elements."""
+
+    kind: Literal["systolic"] = "systolic"
+    name: str = "array"  # prefix of the instances' names
+    count: int = 1  # identical arrays
+    rows: int  # elements an activation beat feeds: k of a ws tile, m of an os tile
+    cols: int  # elements a weight beat feeds: columns of a row of sums
+    a_bits: int = 8  # signed activations
+    w_bits: int = 8  # signed weights
+    acc_bits: int = 32  # signed sums; they wrap
+    acc_rows: int = 512  # rows of sums kept for accumulation over k tiles; 0: no such memory
+    dataflows: tuple[Dataflow, ...] = ("os", "ws")  # what a command may select
+    pe: PeConfig = Field(default_factory=PeConfig)
+    clock: str = "core"  # clock domain
+    fidelity: Fidelity = "rtl"  # timing option
+
+    def __post_init__(self) -> None:
+        for name in ("count", "rows", "cols"):
+            value = getattr(self, name)
+            require(value >= 1, name, "at least 1", value)
+        for name in ("a_bits", "w_bits"):
+            value = getattr(self, name)
+            require(2 <= value <= 16, name, "from 2 to 16", value)
+        require(0 <= self.acc_rows <= MAX_LENGTH, "acc_rows", f"from 0 to {MAX_LENGTH}",
+                self.acc_rows)
+        flows = self.dataflows
+        require(len(flows) > 0 and len(set(flows)) == len(flows), "dataflows",
+                "one or more different ones of 'os', 'ws'", flows)
+        least = self.a_bits + self.w_bits + (self.rows - 1).bit_length()
+        require(least <= self.acc_bits <= 64, "acc_bits",
+                f"from {least} (for {self.rows} products of {self.a_bits} by {self.w_bits} bits) "
+                "to 64", self.acc_bits)
+
+    @property
+    def act_beat_bits(self) -> int:
+        """Width of one beat of activations; element e lies at bit ``e * a_bits``."""
+        return self.rows * self.a_bits
+
+    @property
+    def weight_beat_bits(self) -> int:
+        """Width of one beat of weights; column c lies at bit ``c * w_bits``."""
+        return self.cols * self.w_bits
+
+    @property
+    def sum_beat_bits(self) -> int:
+        """Width of one beat of sums; column c lies at bit ``c * acc_bits``."""
+        return self.cols * self.acc_bits
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Multiply-accumulates a cycle of one array, all elements busy."""
+        return self.rows * self.cols
+
+    @property
+    def latency_cycles(self) -> int:
+        """Cycles from a row's acceptance to the cycle its sums are offered.
+
+        One for the input register, ``rows - 1 + cols - 1`` for the skew, the element's depth, one
+        for the output queue. In ``os`` the row of sums j counts from the j-th cycle after the last
+        pair of its tile.
+        """
+        return self.rows + self.cols + self.pe.depth_cycles
+
+    @property
+    def max_m(self) -> int:
+        """Most rows of one ``ws`` tile that is accumulated over k."""
+        return min(self.acc_rows, MAX_LENGTH)
+
+    def ws_tile_cycles(self, m: int, next_k: int | None = None) -> int:
+        """Cycles from the first row of a ``ws`` tile to that of the next one.
+
+        The next tile's `next_k` rows of weights (default: ``rows``) load while this one's `m` rows
+        of activations stream: the longer of the two counts, nothing is added.
+        """
+        return max(m, self.rows if next_k is None else next_k)
+
+    def os_tile_cycles(self, k: int, last_m: int | None = None) -> int:
+        """Cycles from the last pair of one ``os`` tile to that of the next, which has `k` pairs.
+
+        The `last_m` rows of sums (default: ``rows``) of the tile before leave meanwhile.
+        """
+        return max(k, self.rows if last_m is None else last_m)
+
+
+@config
+class Tile:
+    """One command of the array."""
+
+    dataflow: Dataflow
+    m: int  # rows of sums; ws: rows of activations as well
+    k: int  # ws: rows of weights; os: pairs of activation column and weight row
+    accumulate: bool = False  # add the stored rows of sums
+    emit: bool = True  # send the rows of sums out; otherwise store them
+    acc_row: int = 0  # first stored row, for accumulate and for storing
+
+    def check(self, cfg: SystolicConfig) -> None:
+        """Raise ``ValueError`` if an array of configuration `cfg` cannot execute this command."""
+        require(self.dataflow in cfg.dataflows, "dataflow",
+                f"one of {', '.join(cfg.dataflows)}", self.dataflow)
+        m_limit, k_limit = cfg.rows, MAX_LENGTH
+        if self.dataflow == "ws":
+            m_limit, k_limit = MAX_LENGTH, cfg.rows
+        require(1 <= self.m <= m_limit, "m", f"from 1 to {m_limit}", self.m)
+        require(1 <= self.k <= k_limit, "k", f"from 1 to {k_limit}", self.k)
+        if self.accumulate or not self.emit:
+            require(self.acc_row >= 0 and self.acc_row + self.m <= cfg.acc_rows, "acc_row",
+                    f"from 0 to {cfg.acc_rows - self.m} for {self.m} rows of {cfg.acc_rows}",
+                    self.acc_row)
+
+    @property
+    def act_beats(self) -> int:
+        """Beats of activations this tile takes."""
+        return self.m if self.dataflow == "ws" else self.k
+
+    @property
+    def weight_beats(self) -> int:
+        """Beats of weights this tile takes."""
+        return self.k
+
+    @property
+    def sum_beats(self) -> int:
+        """Beats of sums this tile sends."""
+        return self.m if self.emit else 0
+
+
+def pack_tile(tile: Tile) -> int:
+    """Return the command word of `tile`, laid out as `COMMAND_FIELDS`."""
+    values = {
+        "dataflow": int(tile.dataflow == "os"), "accumulate": int(tile.accumulate),
+        "emit": int(tile.emit), "acc_row": tile.acc_row,
+        "m_last": tile.m - 1, "k_last": tile.k - 1,
+    }
+    return sum(values[name] << low for name, low, _ in COMMAND_FIELDS)
+
+
+class Work(NamedTuple):
+    """One tile of a matmul: the command and the corner of the operands it works on."""
+
+    tile: Tile
+    m_from: int
+    n_from: int
+    k_from: int
+
+
+def _spans(length: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, size) of the pieces of `length`, each of size `step` but the last."""
+    for start in range(0, length, step):
+        yield start, min(step, length - start)
+
+
+def _steps(cfg: SystolicConfig, k: int, dataflow: Dataflow) -> tuple[int, int]:
+    """Return the tile sizes (m, k) that a matmul over `k` is cut into."""
+    if dataflow == "os":
+        one_pass = k <= MAX_LENGTH or cfg.acc_rows < cfg.rows
+        return cfg.rows, k if one_pass else MAX_LENGTH
+    return (MAX_LENGTH if k <= cfg.rows else cfg.max_m), cfg.rows
+
+
+def _check_matmul(cfg: SystolicConfig, m: int, n: int, k: int, dataflow: Dataflow) -> None:
+    """Raise ``ValueError`` if `cfg` cannot execute an `m` x `n` x `k` matmul."""
+    for name, value in (("m", m), ("n", n), ("k", k)):
+        require(value >= 1, name, "at least 1", value)
+    require(dataflow in cfg.dataflows, "dataflow", f"one of {', '.join(cfg.dataflows)}", dataflow)
+    limit = cfg.rows if dataflow == "ws" else MAX_LENGTH
+    needed = 1 if dataflow == "ws" else cfg.rows
+    require(k <= limit or cfg.acc_rows >= needed, "k",
+            f"at most {limit} without {needed} accumulator rows", k)
+
+
+def matmul_tiles(
+    cfg: SystolicConfig, m: int, n: int, k: int, dataflow: Dataflow
+) -> Iterator[Work]:
+    """Yield the tiles of an [m, k] by [k, n] matmul in the order one array executes them.
+
+    Columns outside, rows next, k inside; edge tiles have their real sizes. Raises ``ValueError``
+    for a size below 1 or a k that needs more accumulator rows than there are.
+    """
+    _check_matmul(cfg, m, n, k, dataflow)
+    m_step, k_step = _steps(cfg, k, dataflow)
+    for n_from, _ in _spans(n, cfg.cols):
+        for m_from, m_size in _spans(m, m_step):
+            for k_from, k_size in _spans(k, k_step):
+                tile = Tile(dataflow=dataflow, m=m_size, k=k_size, accumulate=k_from > 0,
+                            emit=k_from + k_size == k)
+                yield Work(tile, m_from, n_from, k_from)
+
+
+class MatmulCycles(NamedTuple):
+    """Where the cycles of an unstalled matmul on one array go, first command to last sums taken."""
+
+    fill_cycles: int  # commands and the first tile's weights, before the first activation
+    busy_cycles: int  # a beat of activations enters
+    wait_cycles: int  # ws: weights still loading; os: sums of the tile before still leaving
+    drain_cycles: int  # after the last activation
+
+    @property
+    def total_cycles(self) -> int:
+        """All cycles: the sum of the four classes."""
+        return sum(self)
+
+
+def matmul_cycles(
+    cfg: SystolicConfig, m: int, n: int, k: int, dataflow: Dataflow
+) -> MatmulCycles:
+    """Return the cycles of `matmul_tiles` run back to back with no stall on any stream.
+
+    Derived from the array's three rules: one beat of each stream a cycle; a ws tile's first weight
+    not before the first activation of the tile in front, its first activation after its last
+    weight; a tile's rows of sums do not overlap those of the tile in front.
+    Raises ``ValueError`` as `matmul_tiles` does.
+    """
+    _check_matmul(cfg, m, n, k, dataflow)
+    m_step, k_step = _steps(cfg, k, dataflow)
+    strips = -(-n // cfg.cols)
+    m_sizes, k_sizes = _sizes(m, m_step), _sizes(k, k_step)
+    k_tiles = sum(k_sizes.values())
+    m_tiles = sum(m_sizes.values())
+    k_first, m_final = min(k, k_step), m - m_step * (m_tiles - 1)
+
+    # Every tile delays the next by max(m, k); the last of all has no next one.
+    spent = strips * sum(
+        m_count * k_count * max(m_size, k_size)
+        for m_size, m_count in m_sizes.items()
+        for k_size, k_count in k_sizes.items()
+    ) - max(m_final, k_first)
+    if dataflow == "ws":
+        fill, busy, span, leave = 1 + k_first, strips * k_tiles * m, spent + m_final, 0
+    else:
+        fill, busy, span, leave = 2, strips * m_tiles * k, k_first + spent, m_final - 1
+    return MatmulCycles(fill, busy, span - busy, leave + cfg.latency_cycles)
+
+
+def _sizes(length: int, step: int) -> dict[int, int]:
+    """Return how many pieces of each size `_spans` yields."""
+    whole, edge = divmod(length, step)
+    return {size: count for size, count in ((step, whole), (edge, 1)) if size and count}
