@@ -1,0 +1,131 @@
+"""A whole accelerator: its units, buffers, memory and clocks, joined."""
+
+from fractions import Fraction
+
+from machine.buffer import BufferConfig
+from machine.clock import ClockConfig, tick_of
+from machine.config import config, require
+from machine.dma import CrossbarConfig, DmaConfig
+from machine.dram import DramConfig
+from machine.link import LinkConfig
+from machine.program import Capability, QueueKind, Space
+from machine.sequencer import SequencerConfig
+from machine.systolic import SystolicConfig
+from machine.vector import VectorConfig
+
+__all__ = ["Machine"]
+
+
+@config
+class Machine:
+    """A machine of one or more equal chips; the one description every package reads."""
+
+    name: str
+    clocks: tuple[ClockConfig, ...]
+    arrays: tuple[SystolicConfig, ...]
+    vectors: tuple[VectorConfig, ...]
+    scratchpad: BufferConfig
+    accumulator: BufferConfig
+    dma: DmaConfig
+    crossbar: CrossbarConfig
+    dram: DramConfig
+    sequencer: SequencerConfig
+    links: LinkConfig | None = None
+    chips: int = 1  # equal chips, joined by `links`
+
+    def __post_init__(self) -> None:
+        require(self.chips >= 1, "chips", "at least 1", self.chips)
+        require(bool(self.arrays), "arrays", "at least one array", self.arrays)
+        require(bool(self.vectors), "vectors", "at least one vector unit", self.vectors)
+        names = [clock.name for clock in self.clocks]
+        require(len(set(names)) == len(names), "clocks", "named differently", names)
+        for block in self.blocks.values():
+            clock = getattr(block, "clock", names[0] if names else "")
+            require(clock in names, "clock", f"one of {', '.join(names)}", clock)
+        if self.chips > 1:
+            require(self.links is not None, "links", "given for more than one chip", self.links)
+
+    @property
+    def blocks(self) -> dict[str, object]:
+        """Every block's configuration by its key in the description."""
+        found: dict[str, object] = {f"arrays.{i}": a for i, a in enumerate(self.arrays)}
+        found |= {f"vectors.{i}": v for i, v in enumerate(self.vectors)}
+        for key in ("scratchpad", "accumulator", "dma", "crossbar", "dram", "sequencer", "links"):
+            if getattr(self, key) is not None:
+                found[key] = getattr(self, key)
+        return found
+
+    @property
+    def fidelities(self) -> dict[str, str]:
+        """The declared fidelity of every block that has one."""
+        return {k: b.fidelity for k, b in self.blocks.items() if hasattr(b, "fidelity")}
+
+    @property
+    def tick_ps(self) -> Fraction:
+        """The unit of simulated time in picoseconds; every clock's period is a multiple of it."""
+        return tick_of(self.clocks)
+
+    def ticks(self, clock: str) -> int:
+        """Return the period of the clock named `clock` in ticks."""
+        period = next(c.period for c in self.clocks if c.name == clock)
+        return int(period / self.tick_ps)
+
+    def units(self, kind: QueueKind) -> int:
+        """Return how many unit instances of `kind` one chip has."""
+        match kind:
+            case QueueKind.ARRAY:
+                return sum(array.count for array in self.arrays)
+            case QueueKind.VECTOR:
+                return sum(vector.count for vector in self.vectors)
+            case QueueKind.DMA:
+                return self.dma.count
+            case QueueKind.LINK:
+                return self.links.count if self.links is not None else 0
+            case _:
+                return 0
+
+    def array_of(self, unit: int) -> SystolicConfig:
+        """Return the configuration of array instance `unit`."""
+        for array in self.arrays:
+            if unit < array.count:
+                return array
+            unit -= array.count
+        raise IndexError("no such array")
+
+    def vector_of(self, unit: int) -> VectorConfig:
+        """Return the configuration of vector unit instance `unit`."""
+        for vector in self.vectors:
+            if unit < vector.count:
+                return vector
+            unit -= vector.count
+        raise IndexError("no such vector unit")
+
+    def space_bytes(self, space: Space, chip: int = 0) -> int | None:
+        """Return the size of `space` on `chip`; None where the machine has no such space."""
+        match space:
+            case Space.DRAM:
+                return self.dram.capacity_bytes
+            case Space.SCRATCHPAD:
+                return self.scratchpad.bytes
+            case Space.ACCUMULATOR:
+                return self.accumulator.bytes
+            case _:
+                return None
+
+    @property
+    def tokens(self) -> int:
+        """How many counting semaphores a chip has."""
+        return self.sequencer.tokens
+
+    @property
+    def token_bits(self) -> int:
+        """The width of each semaphore's count."""
+        return self.sequencer.token_bits
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What programs may ask of this machine."""
+        has = {Capability.VECTOR, Capability.INDIRECT, Capability.SYSTOLIC, Capability.GROUP_SCALE}
+        if self.links is not None:
+            has.add(Capability.LINK)
+        return frozenset(has)

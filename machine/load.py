@@ -1,0 +1,182 @@
+"""Reading a machine: presets and files in TOML, overrides, and errors that name file and key."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from machine.chip import Machine
+from machine.errors import UserError, must_be, nearest, unknown
+
+__all__ = ["config_hash", "preset_names", "read_machine", "resolved"]
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Return the names of the machines that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_machine(name: str | Path, overrides: Iterable[str] = ()) -> Machine:
+    """Return the machine of a preset's name or a TOML file's path, with ``key=value`` overrides.
+
+    Raises `UserError` naming the file, the key, what it must be and the nearest valid name.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        if str(name) not in preset_names():
+            raise unknown("machine", str(name), preset_names())
+        path = PRESETS / f"{name}.toml"
+    table = _parts(_parse(path), path)
+    for override in overrides:
+        _apply(table, override)
+    return _validate(table, path.name)
+
+
+def resolved(machine: Machine) -> dict[str, Any]:
+    """Return the whole description as plain tables, every default filled in, None left out."""
+    return _plain(asdict(machine))  # type: ignore[call-overload]
+
+
+def config_hash(machine: Machine) -> str:
+    """Return the SHA-256 of the resolved description, in hex."""
+    text = json.dumps(resolved(machine), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: machine must be a preset's name or an existing file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: machine must be a TOML file, not a folder") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name}: machine must be valid TOML: {error}") from None
+
+
+def _parts(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Fill each table with a ``preset`` from ``presets/<key>/<name>.toml``; its own keys win."""
+    for key, value in table.items():
+        if isinstance(value, dict) and "preset" in value:
+            value = dict(value)
+            name = value.pop("preset")
+            folder = PRESETS / key
+            known = sorted(p.stem for p in folder.glob("*.toml"))
+            if name not in known:
+                raise unknown(f"{key}.preset", name, known, where=path.name)
+            table[key] = _merge(_parse(folder / f"{name}.toml"), value)
+    return table
+
+
+def _merge(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = (
+            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    """Set one ``arrays.0.rows=64`` in `table`."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise must_be("--set", "key=value, as arrays.0.rows=64", override)
+    *path, last = key.split(".")
+    at: Any = table
+    for depth, part in enumerate([*path, last]):
+        where = ".".join([*path, last][:depth])
+        if isinstance(at, list):
+            if not part.isdigit() or int(part) >= len(at):
+                raise must_be(f"--set {key}: index of {where}", f"from 0 to {len(at) - 1}", part)
+            part = int(part)  # type: ignore[assignment]
+        elif not isinstance(at, dict):
+            raise must_be(f"--set {key}: {where}", "a table", at)
+        if depth == len(path):
+            at[part] = _value(text)
+        else:
+            at = at[part] if isinstance(at, list) else at.setdefault(part, {})
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    return value
+
+
+def _validate(table: dict[str, Any], where: str) -> Machine:
+    try:
+        return TypeAdapter(Machine).validate_python(_tuples(table))
+    except ValidationError as error:
+        raise UserError(_sentence(error, where)) from None
+
+
+def _sentence(error: ValidationError, where: str) -> str:
+    """Turn the first of pydantic's findings into our one sentence."""
+    found = error.errors()[0]
+    loc = [str(part) for part in found["loc"]]
+    key, value = ".".join(loc), found["input"]
+    match found["type"]:
+        case "unexpected_keyword_argument":
+            known = sorted(_keys(loc[:-1]))
+            near = nearest(loc[-1], known)
+            hint = f"; did you mean {near!r}?" if near else ""
+            return f"{where}: {key} must be a known key, one of {', '.join(known)}{hint}"
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return f"{where}: {key} must be given"
+        case "value_error":
+            inner = str(found["ctx"]["error"])
+            return f"{where}: {'.'.join([*loc, inner]) if loc else inner}"
+        case "literal_error":
+            return f"{where}: {key} must be one of {found['ctx']['expected']}, not {value!r}"
+        case kind:
+            what = {
+                "int_type": "an integer",
+                "int_from_float": "an integer",
+                "float_type": "a number",
+                "string_type": "a string",
+                "bool_type": "true or false",
+                "tuple_type": "a list",
+                "dataclass_type": "a table",
+                "dataclass_exact_type": "a table",
+            }.get(kind, found["msg"].removeprefix("Input should be "))
+            return f"{where}: {key} must be {what}, not {value!r}"
+
+
+def _keys(loc: list[str]) -> list[str]:
+    """Return the field names of the configuration that `loc` leads to."""
+    kind: Any = Machine
+    for part in loc:
+        if is_dataclass(kind) and not part.isdigit():
+            kind = get_type_hints(kind).get(part)
+        elif get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
+        if get_origin(kind) in (Union, UnionType):
+            kind = next(k for k in get_args(kind) if k is not type(None))
+    return [f.name for f in fields(kind)] if is_dataclass(kind) else []
