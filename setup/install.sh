@@ -76,7 +76,7 @@ for set in "$@"; do
     .venv/bin/python -m pip --version > /dev/null 2>&1 || create_venv
     echo "setup: installing requirements/$set.txt (the first time takes a minute or more)"
     pip_install -r requirements/build.txt -r "requirements/$set.txt"
-    .venv/bin/python -m pip install -q --disable-pip-version-check \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check \
         --no-deps --no-build-isolation --no-index --editable .
     key "$set" > "$stamp"
 done
