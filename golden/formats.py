@@ -136,7 +136,8 @@ def _encode_float(x: NDArray[np.float64], fmt: Format, saturate: bool) -> NDArra
         _refuse_nan(x, fmt)
     finite = np.isfinite(x)
     size = np.abs(np.where(finite, x, 0.0))
-    exponent = np.maximum(np.frexp(size)[1] - 1, fmt.smallest_exponent).astype(np.int64)
+    exponent = np.where(size > 0, np.frexp(size)[1] - 1, fmt.smallest_exponent)
+    exponent = np.maximum(exponent, fmt.smallest_exponent).astype(np.int64)
     units = np.rint(np.ldexp(size, fmt.mantissa_bits - exponent)).astype(np.int64)
     # A subnormal's units fall short of 2**mantissa_bits and leave exponent field 0.
     codes = ((exponent + fmt.bias) << fmt.mantissa_bits) + units - (1 << fmt.mantissa_bits)
@@ -144,9 +145,9 @@ def _encode_float(x: NDArray[np.float64], fmt: Format, saturate: bool) -> NDArra
     over = (codes > top) | np.isinf(x)
     nan = _nan_code(fmt)
     beyond = top if saturate or not fmt.has_nan else top + 1  # infinity, or e4m3fn's NaN
-    codes = np.where(over, beyond, codes) | (np.signbit(x).astype(np.int64) << (fmt.bits - 1))
-    lost = np.isnan(x) | (over & (beyond == nan))
-    return np.where(lost, nan, codes)
+    codes = np.where(over, beyond, codes)
+    signed = codes | (np.signbit(x).astype(np.int64) << (fmt.bits - 1))
+    return np.where(np.isnan(x) | ((codes == nan) & fmt.has_nan), nan, signed)
 
 
 def _largest_code(fmt: Format) -> int:
