@@ -6,7 +6,7 @@ Encoding, assembler, verifier, documentation and executors all read this table.
 from dataclasses import dataclass
 from enum import IntEnum
 
-from machine.program import NO_LEVEL, QueueKind
+from machine.program import NO_LEVEL, QueueKind, Space
 from machine.vector import Mask, ReductionOrder, ScaleRule, VectorOp
 
 __all__ = [
@@ -93,16 +93,21 @@ class RowBuffer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """An operand slot of an opcode."""
+    """An operand slot of an opcode, and the address spaces its operand may lie in."""
 
     name: str
     written: bool = False
     required: bool = True
+    spaces: tuple[Space, ...] = tuple(Space)
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An integer field of an opcode; `kind` is an enumeration, ``int``, or ``float32``."""
+    """A field of an opcode, an integer in the binary.
+
+    `kind` says how it is meant and written: an enumeration, ``int``, ``float32`` (its bits),
+    ``register`` (a number below REGISTERS) or ``mask`` (one bit a channel).
+    """
 
     name: str
     bits: int
@@ -120,10 +125,28 @@ class OpcodeSpec:
     fields: tuple[Field, ...] = ()
 
 
+_MEMORY = (Space.DRAM,)
+_CHIP = (Space.SCRATCHPAD, Space.ACCUMULATOR, Space.TABLE)
+_SPACES = {
+    "memory": _MEMORY,
+    "chip": _CHIP,
+    "any": _MEMORY + _CHIP,
+    "pad": (Space.SCRATCHPAD,),
+    "table": (Space.SCRATCHPAD, Space.TABLE),
+    "acc": (Space.ACCUMULATOR,),
+    "buffer": (Space.PIM_BUFFER,),
+    "latch": (Space.PIM_LATCH,),
+}
+
+
 def _roles(reads: str = "", writes: str = "", optional: str = "") -> tuple[Role, ...]:
-    """Roles in the order read, written, optional; an optional role with ``!`` is written."""
-    made = [Role(n) for n in reads.split()] + [Role(n, written=True) for n in writes.split()]
-    made += [Role(n.rstrip("!"), n.endswith("!"), required=False) for n in optional.split()]
+    """Roles in the order read, written, optional, each ``name:spaces``; ``!`` is written."""
+    made = []
+    for words, written, required in ((reads, False, True), (writes, True, True),
+                                     (optional, False, False)):
+        for word in words.split():
+            name, spaces = word.rstrip("!").split(":")
+            made.append(Role(name, written or word.endswith("!"), required, _SPACES[spaces]))
     return tuple(made)
 
 
@@ -131,7 +154,7 @@ _DMA, _ARRAY, _VECTOR = (QueueKind.DMA,), (QueueKind.ARRAY,), (QueueKind.VECTOR,
 _PIM, _LINK = (QueueKind.PIM,), (QueueKind.LINK,)
 _CONVERT = (Field("rounding", 4, Rounding), Field("saturate", 1, default=1))
 _CHANNELS = (
-    Field("channels", 32, default=0xFFFFFFFF),
+    Field("channels", 32, "mask", default=0xFFFFFFFF),
     Field("mode", 4, PimMode),
     Field("row_buffer", 2, RowBuffer, default=RowBuffer.PIM),
 )
@@ -147,19 +170,19 @@ OPCODES: dict[Opcode, OpcodeSpec] = {
     Opcode.SCALAR: OpcodeSpec(
         fields=(
             Field("alu", 5, Alu),
-            Field("rd", 4),
-            Field("ra", 4),
+            Field("rd", 4, "register"),
+            Field("ra", 4, "register"),
             Field("b", 64, signed=True),
             Field("b_is_register", 1),
         ),
     ),
-    Opcode.READ: OpcodeSpec(roles=_roles("src"), fields=(Field("rd", 4),)),
-    Opcode.LOAD: OpcodeSpec(_DMA, _roles("src", "dst"), _CONVERT),
-    Opcode.STORE: OpcodeSpec(_DMA, _roles("src", "dst"), _CONVERT),
-    Opcode.PRELOAD: OpcodeSpec(_ARRAY, _roles("w")),
+    Opcode.READ: OpcodeSpec(roles=_roles("src:any"), fields=(Field("rd", 4, "register"),)),
+    Opcode.LOAD: OpcodeSpec(_DMA, _roles("src:memory", "dst:chip"), _CONVERT),
+    Opcode.STORE: OpcodeSpec(_DMA, _roles("src:chip", "dst:memory"), _CONVERT),
+    Opcode.PRELOAD: OpcodeSpec(_ARRAY, _roles("w:pad")),
     Opcode.MATMUL: OpcodeSpec(
         _ARRAY,
-        _roles("a", "acc", "w asum out!"),
+        _roles("a:table", "acc:acc", "w:pad asum:chip out:pad!"),
         (
             Field("dataflow", 4, Dataflow),
             Field("mode", 2, Mode),
@@ -170,10 +193,10 @@ OPCODES: dict[Opcode, OpcodeSpec] = {
             *_CONVERT,
         ),
     ),
-    Opcode.FLUSH: OpcodeSpec(_ARRAY, _roles("acc", "out"), _CONVERT),
+    Opcode.FLUSH: OpcodeSpec(_ARRAY, _roles("acc:acc", "out:pad"), _CONVERT),
     Opcode.VECTOR: OpcodeSpec(
         _VECTOR,
-        _roles("x", "y", "x1 x2 x3 scale! state!"),
+        _roles("x:chip", "y:chip", "x1:chip x2:chip x3:chip scale:chip! state:chip!"),
         (
             Field("vop", 8, VectorOp),
             Field("axis", 3),
@@ -181,23 +204,23 @@ OPCODES: dict[Opcode, OpcodeSpec] = {
             Field("mask", 4, Mask),
             Field("window", 32),
             Field("position", 32, signed=True),
-            Field("position_register", 5, default=31),  # 31 is none; else added to `position`
+            Field("position_register", 5, "register", default=31),  # 31: none; else is added
             Field("scale_rule", 4, ScaleRule),
             Field("k", 16),
             Field("value", 32, "float32"),  # eps, scale or constant, as FP32 bits
             *_CONVERT,
         ),
     ),
-    Opcode.PIM_GWRITE: OpcodeSpec(_PIM, _roles("src", "dst"), _CHANNELS),
-    Opcode.PIM_ACTIVATE: OpcodeSpec(_PIM, _roles("w"), _CHANNELS),
+    Opcode.PIM_GWRITE: OpcodeSpec(_PIM, _roles("src:any", "dst:buffer"), _CHANNELS),
+    Opcode.PIM_ACTIVATE: OpcodeSpec(_PIM, _roles("w:memory"), _CHANNELS),
     Opcode.PIM_GEMV: OpcodeSpec(
-        _PIM, _roles("a w", "dst"), (*_CHANNELS, Field("accumulate", 2, Mode))
+        _PIM, _roles("a:buffer w:memory", "dst:latch"), (*_CHANNELS, Field("accumulate", 2, Mode))
     ),
-    Opcode.PIM_READRES: OpcodeSpec(_PIM, _roles("src", "dst"), _CHANNELS),
+    Opcode.PIM_READRES: OpcodeSpec(_PIM, _roles("src:latch", "dst:any"), _CHANNELS),
     Opcode.PIM_HEADER: OpcodeSpec(
         _PIM, (), (*_CHANNELS, Field("dots", 16), Field("reads", 16), Field("rows", 16))
     ),
     Opcode.PIM_PRECHARGE: OpcodeSpec(_PIM, (), _CHANNELS),
-    Opcode.SEND: OpcodeSpec(_LINK, _roles("src"), (Field("peer", 16), Field("tag", 32))),
-    Opcode.RECV: OpcodeSpec(_LINK, _roles("", "dst"), (Field("peer", 16), Field("tag", 32))),
+    Opcode.SEND: OpcodeSpec(_LINK, _roles("src:any"), (Field("peer", 16), Field("tag", 32))),
+    Opcode.RECV: OpcodeSpec(_LINK, _roles("", "dst:any"), (Field("peer", 16), Field("tag", 32))),
 }

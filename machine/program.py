@@ -11,6 +11,7 @@ from enum import IntEnum
 
 __all__ = [
     "LOOP_LEVELS",
+    "NAME",
     "NO_LEVEL",
     "REGISTERS",
     "UNIT_LEVEL",
@@ -39,6 +40,7 @@ LOOP_LEVELS = 7  # nested loops a queue can run, levels 0 (outermost) to 6
 UNIT_LEVEL = 7  # the pseudo level whose index is a unit's rank among the units of the mask
 NO_LEVEL = 15  # the encoding of "no level"
 REGISTERS = 16  # 64-bit signed scalar registers a queue
+NAME = r"[A-Za-z_][A-Za-z0-9_./-]*"  # what every name in a program looks like
 
 
 class Space(IntEnum):
