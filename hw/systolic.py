@@ -1,0 +1,273 @@
+"""The systolic array: output- and weight-stationary, with skew, drain and accumulation inside.
+
+In the order the data passes: the sequencer turns commands into beats, the edge delays them into
+the diagonal wave the grid needs, rows of elements multiply and add, the collector straightens the
+wave and accumulates, a queue ends the block.
+
+Row r of the grid serves element ``rows - 1 - r`` of an activation beat. All waves (activations,
+weights, weight exchange, sums) run at one row and one column a step, so two things that enter in
+order can never meet inside: the sequencer's rules at the entry are the only ones.
+"""
+
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.pe import CONTROL_BITS, IntMac
+from hw.sequencer import Sequencer, slot_layout
+from hw.skew import Edge, Skew
+from hw.stream import PairQueue
+from machine.systolic import COMMAND_BITS, SystolicConfig
+
+__all__ = ["Collector", "Row", "Systolic"]
+
+
+def _body(component: type[IntMac] | type["Row"], cfg: SystolicConfig, library: str | None):
+    """Return ports and elaboratable of a `component` of `cfg`.
+
+    Without `library` they are the component itself; with it, an instance of the Verilog module
+    ``<library>_<component>``, so that equal parts are emitted once.
+    """
+    if library is None:
+        expanded = component(cfg)
+        return expanded, expanded
+    ports = component.ports(cfg).create()
+    wires = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+    for path, member, value in ports.signature.flatten(ports):
+        side = "i" if member.flow is In else "o"
+        wires[f"{side}_{'__'.join(path)}"] = value
+    return ports, Instance(f"{library}_{component.__name__.lower()}", **wires)
+
+
+class Row(wiring.Component):
+    """One row of elements.
+
+    Members
+    -------
+    en : In(1)
+        Step: registers change only in a cycle with ``en``.
+    control : In(6)
+        `CONTROL` of the element in column 0.
+    act : In(a_bits)
+        Activation of the element in column 0.
+    weights : In(cols * w_bits)
+        Weights from above.
+    sums : In(cols * acc_bits)
+        Sums from above.
+    next_weights : Out(cols * w_bits)
+        Weights for the row below.
+    next_sums : Out(cols * acc_bits)
+        Sums for the row below.
+    """
+
+    @staticmethod
+    def ports(cfg: SystolicConfig) -> wiring.Signature:
+        """Return the signature of a row of `cfg`."""
+        return wiring.Signature({
+            "en": In(1),
+            "control": In(CONTROL_BITS),
+            "act": In(cfg.a_bits),
+            "weights": In(cfg.weight_beat_bits),
+            "sums": In(cfg.sum_beat_bits),
+            "next_weights": Out(cfg.weight_beat_bits),
+            "next_sums": Out(cfg.sum_beat_bits),
+        })
+
+    def __init__(self, cfg: SystolicConfig, library: str | None = None):
+        self.cfg = cfg
+        self.library = library
+        super().__init__(self.ports(cfg))
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self.cfg
+        control, act = self.control, self.act
+        for col in range(cfg.cols):
+            pe, m.submodules[f"pe_{col}"] = _body(IntMac, cfg, self.library)
+            m.d.comb += [
+                pe.en.eq(self.en),
+                pe.control.eq(control),
+                pe.act.eq(act),
+                pe.weight.eq(self.weights.word_select(col, cfg.w_bits)),
+                pe.sum.eq(self.sums.word_select(col, cfg.acc_bits)),
+                self.next_weights.word_select(col, cfg.w_bits).eq(pe.next_weight),
+                self.next_sums.word_select(col, cfg.acc_bits).eq(pe.next_sum),
+            ]
+            control, act = pe.next_control, pe.next_act
+        return m
+
+
+class Collector(wiring.Component):
+    """Adds stored rows to rows of sums, and stores or sends them.
+
+    A row of sums and its slot arrive ``delay`` steps after the slot was given. Stored rows are read
+    one step ahead, through a write to the same row in that step. Reset leaves the stored rows.
+
+    Members
+    -------
+    step : In(1)
+        Registers change only in a cycle with ``step``.
+    slot : In(slot_layout(cfg))
+        What becomes of the row of sums that arrives ``delay`` steps later.
+    sums : In(cols * acc_bits)
+        The row of sums of the slot given ``delay`` steps ago.
+    o_valid : Out(1)
+        A row is sent; it must be taken in this step.
+    o_payload : Out(cols * acc_bits)
+        The row.
+    """
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        self.delay = cfg.latency_cycles - 1
+        super().__init__({
+            "step": In(1),
+            "slot": In(slot_layout(cfg)),
+            "sums": In(cfg.sum_beat_bits),
+            "o_valid": Out(1),
+            "o_payload": Out(cfg.sum_beat_bits),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self.cfg
+        layout = slot_layout(cfg)
+
+        # Slots wait for their sums; one step before, the stored row is read.
+        line = Signal(layout.size * self.delay)
+        with m.If(self.step):
+            m.d.sync += line.eq(Cat(self.slot, line))
+        soon = data.View(layout, line[-2 * layout.size : -layout.size])
+        slot = data.View(layout, line[-layout.size :])
+        row = Signal(cfg.sum_beat_bits)
+        stored = Const(0, cfg.sum_beat_bits)
+        if cfg.acc_rows > 0:
+            m.submodules.rows = rows = memory.Memory(
+                shape=cfg.sum_beat_bits, depth=cfg.acc_rows, init=[])
+            write = rows.write_port()
+            read = rows.read_port(transparent_for=(write,))
+            stored = read.data
+            m.d.comb += [
+                read.addr.eq(soon.row),
+                read.en.eq(self.step),
+                write.addr.eq(slot.row),
+                write.en.eq(self.step & slot.valid & ~slot.emit),
+                write.data.eq(row),
+            ]
+
+        # Add column by column.
+        for col in range(cfg.cols):
+            added = Mux(slot.accumulate, stored.word_select(col, cfg.acc_bits), 0)
+            m.d.comb += row.word_select(col, cfg.acc_bits).eq(
+                self.sums.word_select(col, cfg.acc_bits) + added)
+
+        m.d.comb += [
+            self.o_valid.eq(self.step & slot.valid & slot.emit),
+            self.o_payload.eq(row),
+        ]
+        return m
+
+
+class Systolic(wiring.Component):
+    """Systolic array: multiplies tiles of signed integers as commands say, in order.
+
+    Throughput is one beat of every stream a cycle; a ``ws`` tile follows the one in front after
+    ``cfg.ws_tile_cycles``, an ``os`` tile after ``cfg.os_tile_cycles``, with nothing added. Rows of
+    sums are offered ``cfg.latency_cycles`` after the row of activations (``ws``), row j of an
+    ``os`` tile j cycles later than that after its last pair. While two rows of sums wait to be
+    taken the array stands still. Sums wrap at ``acc_bits``. Reset abandons all commands; stored
+    rows keep their contents. Commands are not checked: ``machine.systolic.Tile.check`` states
+    what is legal.
+
+    Parameters
+    ----------
+    cfg : SystolicConfig
+        Sizes.
+    library : str or None
+        If given, rows and elements are instances of the Verilog modules ``<library>_row`` and
+        ``<library>_intmac``; otherwise they are part of the design, as a simulator needs.
+
+    Members
+    -------
+    i_commands : In(stream)
+        Command words of 64 bits, laid out as ``machine.systolic.COMMAND_FIELDS``.
+    i_acts : In(stream)
+        Beats of activations: element e, signed, at bit ``e * a_bits``. ``ws``: a row, element e
+        meets weight row e, elements from k on are ignored. ``os``: a column, element e makes sum
+        row e. ``ready`` may depend on the ``valid`` of ``i_weights``.
+    i_weights : In(stream)
+        Beats of weights: column c, signed, at bit ``c * w_bits``; rows of the tile in turn.
+        ``ready`` may depend on the ``valid`` of ``i_acts``.
+    o_sums : Out(stream)
+        Beats of sums: column c, signed, at bit ``c * acc_bits``; rows of the tile in turn.
+    """
+
+    def __init__(self, cfg: SystolicConfig, library: str | None = None):
+        self.cfg = cfg
+        self.library = library
+        super().__init__({
+            "i_commands": In(stream.Signature(COMMAND_BITS)),
+            "i_acts": In(stream.Signature(cfg.act_beat_bits)),
+            "i_weights": In(stream.Signature(cfg.weight_beat_bits)),
+            "o_sums": Out(stream.Signature(cfg.sum_beat_bits)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self.cfg
+
+        # The array steps while the output queue has room.
+        m.submodules.queue = queue = PairQueue(cfg.sum_beat_bits)
+        step = Signal()
+        m.d.comb += step.eq(queue.i.ready)
+
+        m.submodules.sequencer = sequencer = Sequencer(cfg)
+        wiring.connect(m, wiring.flipped(self.i_commands), sequencer.i_commands)
+        m.d.comb += [
+            sequencer.step.eq(step),
+            sequencer.acts_valid.eq(self.i_acts.valid),
+            self.i_acts.ready.eq(sequencer.acts_ready),
+            sequencer.weights_valid.eq(self.i_weights.valid),
+            self.i_weights.ready.eq(sequencer.weights_ready),
+        ]
+
+        # Input registers; unused elements of an activation beat become zero.
+        m.submodules.edge = edge = Edge(cfg)
+        m.submodules.acts = acts = Skew(cfg.a_bits, tuple(reversed(range(cfg.rows))))
+        m.submodules.weights = weights = Skew(cfg.w_bits, tuple(range(cfg.cols)))
+        used = Cat(bit.replicate(cfg.a_bits) for bit in sequencer.used)
+        with m.If(step):
+            m.d.sync += edge.control.eq(sequencer.control)
+            m.d.sync += edge.hops.eq(sequencer.hops)
+            m.d.sync += acts.i.eq(self.i_acts.payload & used)
+            m.d.sync += weights.i.eq(self.i_weights.payload)
+
+        # The grid: weights and sums go down, from zero.
+        m.submodules.sums = sums = Skew(cfg.acc_bits, tuple(reversed(range(cfg.cols))))
+        row_weights, row_sums = weights.o, Const(0, cfg.sum_beat_bits)
+        for r in range(cfg.rows):
+            if self.library is None:
+                m.submodules[f"row_{r}"] = row = Row(cfg)
+            else:
+                row, m.submodules[f"row_{r}"] = _body(Row, cfg, self.library)
+            m.d.comb += [
+                row.en.eq(step),
+                row.control.eq(edge.controls.word_select(r, CONTROL_BITS)),
+                row.act.eq(acts.o.word_select(cfg.rows - 1 - r, cfg.a_bits)),
+                row.weights.eq(row_weights),
+                row.sums.eq(row_sums),
+            ]
+            row_weights, row_sums = row.next_weights, row.next_sums
+
+        # Straighten, accumulate, send.
+        m.submodules.collector = collector = Collector(cfg)
+        m.d.comb += [
+            sums.i.eq(row_sums),
+            collector.slot.eq(sequencer.slot),
+            collector.sums.eq(sums.o),
+            queue.i.valid.eq(collector.o_valid),
+            queue.i.payload.eq(collector.o_payload),
+        ]
+        m.d.comb += [part.step.eq(step) for part in (edge, acts, weights, sums, collector)]
+        wiring.connect(m, queue.o, wiring.flipped(self.o_sums))
+        return m
