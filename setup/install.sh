@@ -46,7 +46,7 @@ create_venv() {
     choose_python
     echo "setup: creating .venv with $("$python" -V)"
     rm -rf .venv .tools/libpython.so
-    if "$python" -c 'import ensurepip' 2> /dev/null; then
+    if "$python" -c 'from ensurepip import version' 2> /dev/null; then
         "$python" -m venv .venv
     else
         "$python" -m venv --without-pip .venv
