@@ -1,0 +1,232 @@
+"""When the systolic array moves each beat: its rules as a recurrence in valid and ready times.
+
+Time inside the array is counted in steps; a cycle is a step unless two rows of sums wait to be
+taken. Everything that enters is scheduled in steps, and a step's cycle is known from the rows of
+sums sent at earlier steps alone, because a row leaves ``latency_cycles - 1`` steps after it enters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from machine.systolic import SystolicConfig, Tile
+
+__all__ = ["TileTimes", "Transfers", "tile_times", "transfers"]
+
+COMMANDS, ACTS, WEIGHTS = range(3)  # the streams that enter
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """The cycle of every transfer, one int64 array a stream."""
+
+    commands: np.ndarray
+    acts: np.ndarray
+    weights: np.ndarray
+    sums_offered: np.ndarray  # o_sums.valid rises for this row, or stays for it
+    sums: np.ndarray
+
+
+@dataclass(frozen=True)
+class TileTimes:
+    """Cycles of the ends of each tile, one int64 array each, an entry a tile."""
+
+    first_weight: np.ndarray
+    first_act: np.ndarray
+    last_act: np.ndarray
+    first_sums: np.ndarray  # taken, or written to the stored rows one cycle earlier
+    last_sums: np.ndarray
+
+
+@njit(cache=True)
+def _enter(step, valid, front, side, push_steps, delays, pushes):
+    """Return the first step, not before `step`, whose cycle is not before `valid`.
+
+    ``delays[j]`` is cycle minus step once j rows have been pushed into the output queue, row j in
+    step ``push_steps[j]``. ``front[side]`` keeps how many had been at the stream's last transfer.
+    """
+    at = front[side]
+    while True:
+        while at < pushes and push_steps[at] < step:
+            at += 1
+        if step + delays[at] >= valid:
+            front[side] = at
+            return step
+        step = valid - delays[at]
+        if at < pushes and step > push_steps[at]:
+            step = push_steps[at] + 1
+
+
+@njit(cache=True)
+def _push(step, ready, push_steps, delays, pushes, sums_offered, sums):
+    """Push one row into the output queue in `step` and return the number of rows pushed.
+
+    If the row before is still there, the queue is full: no steps until that row has been taken.
+    """
+    cycle = step + delays[pushes]
+    before = sums[pushes - 1] if pushes > 0 else -1
+    sums_offered[pushes] = max(cycle, before) + 1
+    sums[pushes] = max(sums_offered[pushes], ready[pushes])
+    push_steps[pushes] = step
+    delays[pushes + 1] = delays[pushes] + max(0, before - cycle)
+    return pushes + 1
+
+
+@njit(cache=True)
+def _transfers(table, delay, commands_valid, acts_valid, weights_valid, sums_ready):
+    """Schedule the tiles of `table`, int64 [tiles, 4]: is os, m, k, emits."""
+    commands = np.zeros_like(commands_valid)
+    acts = np.zeros_like(acts_valid)
+    weights = np.zeros_like(weights_valid)
+    sums_offered = np.zeros_like(sums_ready)
+    sums = np.zeros_like(sums_ready)
+    push_steps = np.zeros_like(sums_ready)
+    delays = np.zeros(len(sums_ready) + 1, np.int64)
+    front = np.zeros(3, np.int64)
+    act = weight = pushes = 0
+    moved, last = 0, -1  # the command in front: step in which it began to run, its last activation
+    weights_open = slot_open = 0  # first step free for weights, for a row of sums
+
+    for tile in range(len(table)):
+        os, m, k, emits = table[tile]
+
+        # The command is taken when the one in front moves on from loading to running.
+        step = _enter(moved, commands_valid[tile], front, COMMANDS, push_steps, delays, pushes)
+        commands[tile] = step + delays[front[COMMANDS]]
+
+        # Load: weights of a ws tile follow the exchange of weights in front.
+        loaded = step + 1
+        if not os:
+            step = max(loaded, weights_open)
+            for _ in range(k):
+                loaded = _enter(step, weights_valid[weight], front, WEIGHTS, push_steps, delays,
+                                pushes)
+                weights[weight] = loaded + delays[front[WEIGHTS]]
+                weight += 1
+                step = loaded + 1
+        moved = max(loaded, last)
+
+        # Run: one beat of activations a step; a row of sums needs a slot of its own.
+        step = moved + 1
+        for beat in range(k if os else m):
+            valid = acts_valid[act]
+            if os:
+                valid = max(valid, weights_valid[weight])
+            if not os or beat == k - 1:
+                step = max(step, slot_open)
+            last = _enter(step, valid, front, ACTS, push_steps, delays, pushes)
+            acts[act] = last + delays[front[ACTS]]
+            if os:
+                weights[weight] = acts[act]
+                weight += 1
+            elif emits:
+                pushes = _push(last + delay, sums_ready, push_steps, delays, pushes, sums_offered,
+                               sums)
+            if not os and beat == 0:
+                weights_open = last
+            act += 1
+            step = last + 1
+
+        # Leave: the rows of an os tile take the slots from its last pair on.
+        slot_open = last + 1
+        if os:
+            weights_open = last + 1
+            slot_open = last + m
+            for row in range(m if emits else 0):
+                pushes = _push(last + row + delay, sums_ready, push_steps, delays, pushes,
+                               sums_offered, sums)
+    return commands, acts, weights, sums_offered, sums
+
+
+def _times(name: str, given: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
+    """Return `given` as int64 [count], zeros for None; raise ``ValueError`` for another length."""
+    times = np.zeros(count, np.int64) if given is None else np.asarray(given, np.int64)
+    if times.shape != (count,):
+        raise ValueError(f"{name} must be {count} cycles, not {times.size}")
+    if count and times.min() < 0:
+        raise ValueError(f"{name} must be at least 0, not {times.min()}")
+    return times
+
+
+def _table(cfg: SystolicConfig, tiles: Sequence[Tile]) -> np.ndarray:
+    """Return `tiles`, each checked, as int64 [tiles, 4]: is os, m, k, emits."""
+    for tile in tiles:
+        tile.check(cfg)
+    rows = [(tile.dataflow == "os", tile.m, tile.k, tile.emit) for tile in tiles]
+    return np.array(rows, np.int64).reshape(len(rows), 4)
+
+
+def transfers(
+    cfg: SystolicConfig,
+    tiles: Sequence[Tile],
+    *,
+    commands_valid: Sequence[int] | np.ndarray | None = None,
+    acts_valid: Sequence[int] | np.ndarray | None = None,
+    weights_valid: Sequence[int] | np.ndarray | None = None,
+    sums_ready: Sequence[int] | np.ndarray | None = None,
+) -> Transfers:
+    """Return the cycle of every transfer of an array that executes `tiles` from cycle 0, reset.
+
+    Beat j of a stream is offered from cycle ``valid[j]``, or taken from cycle ``ready[j]`` on, in
+    order; None means always. Equal to the RTL's cycle for cycle. Raises ``ValueError`` for a tile
+    `cfg` cannot execute and for arrays that do not have one entry a beat.
+    """
+    return Transfers(*_transfers(
+        _table(cfg, tiles),
+        cfg.latency_cycles - 1,
+        _times("commands_valid", commands_valid, len(tiles)),
+        _times("acts_valid", acts_valid, sum(tile.act_beats for tile in tiles)),
+        _times("weights_valid", weights_valid, sum(tile.weight_beats for tile in tiles)),
+        _times("sums_ready", sums_ready, sum(tile.sum_beats for tile in tiles)),
+    ))
+
+
+@njit(cache=True)
+def _tile_times(table, delay, commands_valid, acts_valid, weights_valid):
+    """Schedule whole tiles in closed form: once offered, the beats of a tile follow at once."""
+    out = np.zeros((5, len(table)), np.int64)
+    moved, last = 0, -1
+    weights_open = slot_open = 0
+    for tile in range(len(table)):
+        os, m, k, _ = table[tile]
+        loaded = max(moved, commands_valid[tile]) + 1
+        if os:
+            moved = max(loaded, last)
+            first = max(moved + 1, acts_valid[tile], weights_valid[tile])
+            last = max(first + k - 1, slot_open)
+            if k == 1:
+                first = last
+            first_weight, weights_open, slot, slot_open = first, last + 1, last, last + m
+        else:
+            first_weight = max(loaded, weights_open, weights_valid[tile])
+            moved = max(first_weight + k - 1, last)
+            first = max(moved + 1, acts_valid[tile], slot_open)
+            last = first + m - 1
+            weights_open, slot, slot_open = first, first, last + 1
+        out[:, tile] = first_weight, first, last, slot + delay + 1, slot_open + delay
+    return out
+
+
+def tile_times(
+    cfg: SystolicConfig,
+    tiles: Sequence[Tile],
+    *,
+    commands_valid: Sequence[int] | np.ndarray | None = None,
+    acts_valid: Sequence[int] | np.ndarray | None = None,
+    weights_valid: Sequence[int] | np.ndarray | None = None,
+) -> TileTimes:
+    """Return the ends of every tile, where a tile's beats are all there once its first one is.
+
+    Entry i of ``acts_valid`` and ``weights_valid`` is the cycle from which all beats of tile i are
+    offered; sums are always taken. Equal to `transfers` under that schedule, at a cost that does
+    not depend on the tiles' sizes. Raises ``ValueError`` as `transfers` does.
+    """
+    return TileTimes(*_tile_times(
+        _table(cfg, tiles),
+        cfg.latency_cycles - 1,
+        _times("commands_valid", commands_valid, len(tiles)),
+        _times("acts_valid", acts_valid, len(tiles)),
+        _times("weights_valid", weights_valid, len(tiles)),
+    ))
