@@ -1,0 +1,85 @@
+"""The documented members of every hardware component are those of its signature."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from amaranth.lib import wiring
+
+from machine.systolic import SystolicConfig
+
+ROOT = Path(__file__).parents[1]
+
+# One example of each type of configuration, and of each other argument by its name.
+CONFIGS = {SystolicConfig: SystolicConfig(rows=4, cols=3)}
+ARGUMENTS = {"delays": (0, 1, 2), "width": 8}
+
+
+def components() -> list[type[wiring.Component]]:
+    """Return the classes of hardware, each where it is defined."""
+    found = []
+    for path in sorted((ROOT / "hw").rglob("*.py")):
+        dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for _, thing in inspect.getmembers(importlib.import_module(dotted), inspect.isclass):
+            if issubclass(thing, wiring.Component) and thing.__module__ == dotted:
+                found.append(thing)
+    return found
+
+
+def example(component: type[wiring.Component]) -> wiring.Component:
+    """Return an instance of `component`, made of `CONFIGS` and `ARGUMENTS`."""
+    hints = get_type_hints(component.__init__)
+    arguments = {}
+    for name, parameter in list(inspect.signature(component.__init__).parameters.items())[1:]:
+        if hints.get(name) in CONFIGS:
+            arguments[name] = CONFIGS[hints[name]]
+        elif parameter.default is parameter.empty:
+            assert name in ARGUMENTS, f"{component.__qualname__}: no example of argument {name}"
+            arguments[name] = ARGUMENTS[name]
+    return component(**arguments)
+
+
+def documented(docstring: str) -> list[tuple[str, str]]:
+    """Return (name, direction) of each member in the section Members of `docstring`."""
+    _, _, section = inspect.cleandoc(docstring).partition("Members\n-------\n")
+    return re.findall(r"^(\w+) : (In|Out)\(", section, re.MULTILINE)
+
+
+def declared(component: wiring.Component) -> list[tuple[str, str]]:
+    """Return (name, direction) of each member in the signature of `component`."""
+    members = component.signature.members
+    return [(name, "In" if member.flow == wiring.In else "Out") for name, member in members.items()]
+
+
+@pytest.mark.parametrize("component", components(), ids=lambda component: component.__qualname__)
+def test_documented_members_are_the_signature(component):
+    assert documented(component.__doc__ or "") == declared(example(component))
+
+
+class Drifted(wiring.Component):
+    """Example of a component and its documentation.
+
+    Members
+    -------
+    a : In(1)
+        Documented as it is.
+    b : Out(8)
+        Documented as the opposite direction.
+    c : Out(8)
+        Documented only.
+    """
+
+    def __init__(self):
+        super().__init__({"a": wiring.In(1), "b": wiring.In(8), "d": wiring.Out(8)})
+
+
+def test_a_drift_of_documentation_is_seen():
+    assert documented(Drifted.__doc__) == [("a", "In"), ("b", "Out"), ("c", "Out")]
+    assert declared(Drifted()) == [("a", "In"), ("b", "In"), ("d", "Out")]
+
+
+def test_the_walk_finds_the_array():
+    assert {"IntMac", "Systolic"} <= {component.__name__ for component in components()}
