@@ -24,8 +24,8 @@ def run(*command: object, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Return a wheel built from a copy of the sources, with no network and nothing left behind."""
+def copy(tmp_path_factory) -> Path:
+    """Return a copy of the sources, so that a build leaves nothing in the checkout."""
     copy = tmp_path_factory.mktemp("source")
     ignore = shutil.ignore_patterns("__pycache__")
     for name in PACKAGES:
@@ -33,6 +33,12 @@ def wheel(tmp_path_factory) -> Path:
     for path in ROOT.glob("*"):
         if path.is_file():
             shutil.copy(path, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(copy) -> Path:
+    """Return a wheel built from `copy`, with no network."""
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--quiet"]
     run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", "out", ".", cwd=copy)
     return next((copy / "out").iterdir())
@@ -54,13 +60,9 @@ def installed(wheel, tmp_path_factory) -> Path:
     return python
 
 
-def test_the_wheel_holds_every_file_of_the_packages(wheel):
-    paths = [path for name in PACKAGES for path in (ROOT / name).rglob("*")]
-    sources = {
-        path.relative_to(ROOT).as_posix()
-        for path in paths
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+def test_the_wheel_holds_every_file_of_the_packages(wheel, copy):
+    paths = [path for name in PACKAGES for path in (copy / name).rglob("*") if path.is_file()]
+    sources = {path.relative_to(copy).as_posix() for path in paths}
     names = zipfile.ZipFile(wheel).namelist()
     assert {name for name in names if ".dist-info/" not in name} == sources
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
