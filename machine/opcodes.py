@@ -115,6 +115,13 @@ class Field:
     signed: bool = False
     default: int = 0
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """The least and the greatest value that its bits hold."""
+        if self.signed:
+            return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
+        return 0, 2**self.bits - 1
+
 
 @dataclass(frozen=True, slots=True)
 class OpcodeSpec:
