@@ -8,6 +8,7 @@ docstring; where the file is silent, the reference's default is taken and writte
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -31,7 +32,17 @@ from mapping.tensor_names import (
     TensorNames,
 )
 
-__all__ = ["FAMILIES", "Family", "find_config", "model_names", "model_of", "read_model"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "activation",
+    "find_config",
+    "head_dim",
+    "model_names",
+    "model_of",
+    "read_model",
+    "rope_position",
+]
 
 MODELS = Path(__file__).parent / "models"
 
@@ -40,7 +51,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu",
 }
 
-SCALINGS: tuple[RopeScalingKind, ...] = ("linear", "dynamic", "llama3", "yarn")
+SCALINGS: tuple[RopeScalingKind | Literal["default"], ...] = (
+    "default", "linear", "dynamic", "llama3", "yarn")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +94,8 @@ def read_model(name: str | Path) -> Model:
 def model_of(values: dict[str, object], *, name: str, where: str = "config.json") -> Model:
     """Return the model described by the `values` of a config.json; `where` opens each error."""
     keys = Keys(values, where)
-    keys.only("quantization_config", None, "formats are chosen per run")
+    if keys.has("quantization_config"):
+        keys.notes.append("quantization_config is not used: formats are chosen per run")
     if not isinstance(values.get("model_type"), str):
         raise UserError(f"{where}: model_type must be a word; known are "
                         f"{', '.join(sorted(FAMILIES))}; docs/new-model.md shows how to add one")
@@ -99,7 +112,8 @@ def model_of(values: dict[str, object], *, name: str, where: str = "config.json"
     return replace(model, name=name, notes=(*model.notes, *keys.notes))
 
 
-def _activation(keys: Keys, key: str) -> Activation:
+def activation(keys: Keys, key: str) -> Activation:
+    """Return the activation function named at `key` in Hugging Face's words."""
     return ACTIVATIONS[keys.choice(key, ACTIVATIONS)]
 
 
@@ -112,26 +126,33 @@ def _derived_head_dim(keys: Keys, width: str, heads: str, source: str) -> int:
     return d_model // count
 
 
-def _rope(keys: Keys, default_theta: float, source: str) -> Position:
-    """Rotary positions; transformers 5 keeps both keys in ``rope_parameters``."""
+def head_dim(keys: Keys, source: str) -> int:
+    """Return the file's ``head_dim`` where it has one, else the quotient of the reference code."""
+    if keys.has("head_dim"):
+        return keys.integer("head_dim")
+    return _derived_head_dim(keys, "hidden_size", "num_attention_heads", source)
+
+
+def rope_position(keys: Keys, default_theta: float, source: str) -> Position:
+    """Return rotary positions; transformers 5 keeps both keys in ``rope_parameters``."""
     longest = keys.integer("max_position_embeddings")
-    if keys.has("rope_parameters"):
-        table = keys.table("rope_parameters")
+    new = keys.has("rope_parameters")
+    place = "rope_parameters" if new else "rope_scaling"
+    table = keys.table(place) if new or keys.has(place) else None
+    if new and table is not None:
         theta = table.number("rope_theta")
-        scaled = table.has("rope_type") and table.values["rope_type"] != "default"
-        if not scaled:
-            table.refuse_unread()
     else:
         theta = keys.number("rope_theta", default=default_theta, source=source)
-        scaled = keys.has("rope_scaling")
-        table = keys.table("rope_scaling") if scaled else keys
     return Position(kind="rope", max_positions=longest, theta=theta,
-                    scaling=_rope_scaling(table) if scaled else None)
+                    scaling=None if table is None else _rope_scaling(table))
 
 
-def _rope_scaling(table: Keys) -> RopeScaling:
+def _rope_scaling(table: Keys) -> RopeScaling | None:
     kind = table.choice("rope_type" if table.has("rope_type") else "type", SCALINGS)
     table.has("type")  # the older name of rope_type; both may stand in one file
+    if kind == "default":
+        table.refuse_unread()
+        return None
 
     def optional(key: str) -> float | None:
         return table.number(key) if table.has(key) else None
@@ -164,7 +185,7 @@ def gpt2(keys: Keys) -> Model:
             head_dim=_derived_head_dim(keys, "n_embd", "n_head", "as GPT2Attention does")),
         ffn=FeedForward(
             width=keys.integer("n_inner", default=4 * d_model, source="4 n_embd, " + source),
-            gated=False, activation=_activation(keys, "activation_function"), bias=True),
+            gated=False, activation=activation(keys, "activation_function"), bias=True),
         norm=Norm(kind="layernorm", eps=keys.number("layer_norm_epsilon"), placement="pre"),
         position=Position(kind="learned", max_positions=positions, rows=positions),
         tied_embeddings=keys.flag("tie_word_embeddings", default=True, source=source))
@@ -194,7 +215,7 @@ def opt(keys: Keys) -> Model:
             head_dim=_derived_head_dim(keys, "hidden_size", "num_attention_heads",
                                        "as OPTAttention does")),
         ffn=FeedForward(width=keys.integer("ffn_dim"), gated=False, bias=bias,
-                        activation=_activation(keys, "activation_function")),
+                        activation=activation(keys, "activation_function")),
         norm=Norm(kind="layernorm", eps=1e-5, placement="pre" if before else "post",
                   final=before and not removed),
         position=Position(kind="learned", max_positions=positions, rows=positions + 2, offset=2),
@@ -215,7 +236,7 @@ def bert(keys: Keys) -> Model:
             head_dim=_derived_head_dim(keys, "hidden_size", "num_attention_heads",
                                        "as BertSelfAttention does")),
         ffn=FeedForward(width=keys.integer("intermediate_size"), gated=False, bias=True,
-                        activation=_activation(keys, "hidden_act")),
+                        activation=activation(keys, "hidden_act")),
         norm=Norm(kind="layernorm", eps=keys.number("layer_norm_eps"), placement="post",
                   embedding=True, final=False),
         position=Position(kind="learned", max_positions=positions, rows=positions),
@@ -236,17 +257,10 @@ def _llama_like(keys: Keys, source: str, *, head_dim: int, kv_heads: int, qkv_bi
                             head_dim=head_dim, qkv_bias=qkv_bias, out_bias=out_bias,
                             qk_norm=qk_norm, window=window),
         ffn=FeedForward(width=keys.integer("intermediate_size"), gated=True, bias=mlp_bias,
-                        activation=_activation(keys, "hidden_act")),
+                        activation=activation(keys, "hidden_act")),
         norm=Norm(kind="rmsnorm", eps=keys.number("rms_norm_eps"), placement="pre"),
-        position=_rope(keys, 10000.0, source),
+        position=rope_position(keys, 10000.0, source),
         tied_embeddings=keys.flag("tie_word_embeddings", default=False, source=source))
-
-
-def _head_dim(keys: Keys, source: str) -> int:
-    """The file's ``head_dim`` where it has one, else the quotient of the reference code."""
-    if keys.has("head_dim"):
-        return keys.integer("head_dim")
-    return _derived_head_dim(keys, "hidden_size", "num_attention_heads", source)
 
 
 def llama(keys: Keys) -> Model:
@@ -254,7 +268,7 @@ def llama(keys: Keys) -> Model:
     source = "as LlamaConfig does"
     bias = keys.flag("attention_bias", default=False, source=source)
     return _llama_like(
-        keys, source, head_dim=_head_dim(keys, "as LlamaAttention does"),
+        keys, source, head_dim=head_dim(keys, "as LlamaAttention does"),
         kv_heads=keys.integer("num_key_value_heads", default=keys.integer("num_attention_heads"),
                               source="num_attention_heads, " + source),
         qkv_bias=bias, out_bias=bias,
@@ -270,7 +284,7 @@ def mistral(keys: Keys) -> Model:
     window = None
     if "sliding_window" not in keys.values or keys.has("sliding_window"):
         window = keys.integer("sliding_window", default=4096, source=source)
-    return _llama_like(keys, source, head_dim=_head_dim(keys, "as MistralAttention does"),
+    return _llama_like(keys, source, head_dim=head_dim(keys, "as MistralAttention does"),
                        kv_heads=keys.integer("num_key_value_heads"), window=window)
 
 
@@ -278,7 +292,7 @@ def qwen2(keys: Keys) -> Model:
     """Qwen2 and Qwen2.5 (transformers ``models/qwen2/modeling_qwen2.py``, ``Qwen2ForCausalLM``)."""
     _refuse_windowed_layers(keys)
     return _llama_like(keys, "as Qwen2Config does",
-                       head_dim=_head_dim(keys, "as Qwen2Attention does"),
+                       head_dim=head_dim(keys, "as Qwen2Attention does"),
                        kv_heads=keys.integer("num_key_value_heads"), qkv_bias=True)
 
 
