@@ -54,6 +54,12 @@ create_venv() {
             || fail "this Python has no pip; install python3-venv"
     fi
     pip_install -r requirements/build.txt
+    pwd > .venv/place
+}
+
+# Is there a whole .venv, and was it made here? Its scripts name the place where they were installed.
+usable_venv() {
+    [ -e .venv/place ] && [ "$(pwd)" = "$(cat .venv/place)" ] && .venv/bin/python -c 'import pip'
 }
 
 # The pins name every package, so none is looked up; wheels only, so none is built here.
@@ -62,18 +68,20 @@ pip_install() {
         --no-deps --require-hashes --only-binary :all: "$@"
 }
 
-# key SET: changes with the place of the checkout, the pins of the set and the package's own data.
+# key SET: changes with the pins of the set and with the package's own data.
 key() {
-    { pwd && cat "requirements/$1.txt" requirements/build.txt pyproject.toml; } | sha256sum
+    cat "requirements/$1.txt" requirements/build.txt pyproject.toml | sha256sum
 }
 
 for set in "$@"; do
     [ -e "requirements/$set.txt" ] || fail "no set $set in requirements/"
+done
+usable_venv 2> /dev/null || create_venv
+for set in "$@"; do
     stamp=.venv/installed-$set
-    if [ -e "$stamp" ] && [ "$(key "$set")" = "$(cat "$stamp")" ] && .venv/bin/python -c pass; then
+    if [ -e "$stamp" ] && [ "$(key "$set")" = "$(cat "$stamp")" ]; then
         continue
     fi
-    .venv/bin/python -m pip --version > /dev/null 2>&1 || create_venv
     echo "setup: installing requirements/$set.txt (the first time takes a minute or more)"
     pip_install -r requirements/build.txt -r "requirements/$set.txt"
     .venv/bin/python -m pip install -qq --disable-pip-version-check \

@@ -39,7 +39,7 @@ find_libpython() {
             fi
             ;;
     esac
-    not_run "this Python has no shared library (install the package libpython3-dev)"
+    not_run "this Python has no shared library (install libpython3-dev)"
 }
 
 find_simulator
