@@ -52,7 +52,8 @@ def decode(codes: ArrayLike, fmt: Format) -> NDArray[np.float64]:
     """Return the exact values of `codes` [..., K] of element format `fmt`."""
     c = np.asarray(codes).astype(_code_type(fmt))
     if fmt.name == "float32":
-        return c.view(np.float32).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN in memory is only a NaN
+            return c.view(np.float32).astype(np.float64)
     if fmt.kind in (Kind.FLOAT, Kind.POWER):
         return _float_values(fmt)[c]
     return integers(c, fmt).astype(np.float64)

@@ -78,9 +78,8 @@ def nearest_float(exact, fmt):
     if abs(exact) >= Fraction(fmt.largest) + Fraction(2) ** (
             fmt.largest_exponent - fmt.mantissa_bits - 1):
         return np.inf if exact > 0 else -np.inf
-    unit = Fraction(fmt.smallest)
-    while abs(exact) / unit >= 2 ** (fmt.mantissa_bits + 1):
-        unit *= 2
+    steps = int(abs(exact) / Fraction(fmt.smallest)).bit_length()
+    unit = Fraction(fmt.smallest) * 2 ** max(0, steps - fmt.mantissa_bits - 1)
     return float(round(exact / unit) * unit)
 
 
