@@ -147,13 +147,12 @@ class Collector(wiring.Component):
             write = rows.write_port()
             read = rows.read_port(transparent_for=(write,))
             stored = read.data
-            m.d.comb += [
-                read.addr.eq(soon.row),
-                read.en.eq(self.step),
-                write.addr.eq(slot.row),
-                write.en.eq(self.step & slot.valid & ~slot.emit),
-                write.data.eq(row),
-            ]
+            m.d.comb += read.addr.eq(soon.row)
+            m.d.comb += read.en.eq(self.step & soon.valid & soon.accumulate)
+            m.d.comb += write.data.eq(row)
+            with m.If(self.step & slot.valid & ~slot.emit):
+                m.d.comb += write.addr.eq(slot.row)
+                m.d.comb += write.en.eq(1)
 
         # Add column by column.
         for col in range(cfg.cols):
