@@ -105,7 +105,8 @@ class Keys:
         """Refuse any value at `key` but `value`, which is also what its absence means."""
         got = self.values.get(key, value)
         self._read.add(key)
-        if got is not None and (type(got), got) != (type(value), value):
+        same = got == value and isinstance(got, bool) == isinstance(value, bool)
+        if got is not None and not same:
             raise self.error(key, f"{json.dumps(value)} ({why})", got)
 
     def error(self, key: str, what: str, value: object) -> UserError:

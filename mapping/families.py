@@ -157,9 +157,11 @@ def _rope_scaling(table: Keys) -> RopeScaling | None:
     def optional(key: str) -> float | None:
         return table.number(key) if table.has(key) else None
 
-    longest = "original_max_position_embeddings"
+    longest, factor = "original_max_position_embeddings", table.number("factor")
+    if factor < 1:
+        raise table.error("factor", "at least 1", factor)
     scaling = RopeScaling(
-        kind=kind, factor=table.number("factor"),
+        kind=kind, factor=factor,
         original_max_positions=table.integer(longest) if table.has(longest) else None,
         low_freq_factor=table.number("low_freq_factor") if kind == "llama3" else None,
         high_freq_factor=table.number("high_freq_factor") if kind == "llama3" else None,
@@ -249,13 +251,16 @@ def _llama_like(keys: Keys, source: str, *, head_dim: int, kv_heads: int, qkv_bi
                 window: int | None = None) -> Model:
     """The block LLaMA, Mistral and Qwen share: RMS norms before, rotation, gated feed-forward."""
     keys.only("partial_rotary_factor", 1.0, "a partial rotation is not built")
+    heads = keys.integer("num_attention_heads")
+    if heads % kv_heads:
+        raise keys.error("num_key_value_heads", f"a divisor of num_attention_heads ({heads})",
+                         kv_heads)
     return Model(
         name="", family=str(keys.values["model_type"]), kind="decoder",
         layers=keys.integer("num_hidden_layers"), d_model=keys.integer("hidden_size"),
         vocab=keys.integer("vocab_size"),
-        attention=Attention(heads=keys.integer("num_attention_heads"), kv_heads=kv_heads,
-                            head_dim=head_dim, qkv_bias=qkv_bias, out_bias=out_bias,
-                            qk_norm=qk_norm, window=window),
+        attention=Attention(heads=heads, kv_heads=kv_heads, head_dim=head_dim, qkv_bias=qkv_bias,
+                            out_bias=out_bias, qk_norm=qk_norm, window=window),
         ffn=FeedForward(width=keys.integer("intermediate_size"), gated=True, bias=mlp_bias,
                         activation=activation(keys, "hidden_act")),
         norm=Norm(kind="rmsnorm", eps=keys.number("rms_norm_eps"), placement="pre"),
