@@ -9,7 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from machine.chip import Machine
 from machine.errors import UserError, must_be, nearest, unknown
@@ -37,12 +37,13 @@ def read_machine(name: str | Path, overrides: Iterable[str] = ()) -> Machine:
     table = _parts(_parse(path), path)
     for override in overrides:
         _apply(table, override)
-    return _validate(table, path.name)
+    return _build(Machine, table, path.name, [])
 
 
 def resolved(machine: Machine) -> dict[str, Any]:
     """Return the whole description as plain tables, every default filled in, None left out."""
-    return _plain(asdict(machine))  # type: ignore[call-overload]
+    described: Any = machine
+    return dict(_plain(asdict(described)))
 
 
 def config_hash(machine: Machine) -> str:
@@ -99,20 +100,21 @@ def _apply(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise must_be("--set", "key=value, as arrays.0.rows=64", override)
-    *path, last = key.split(".")
+    parts = key.split(".")
     at: Any = table
-    for depth, part in enumerate([*path, last]):
-        where = ".".join([*path, last][:depth])
+    for depth, part in enumerate(parts):
+        where = ".".join(parts[:depth])
+        index: str | int = part
         if isinstance(at, list):
             if not part.isdigit() or int(part) >= len(at):
                 raise must_be(f"--set {key}: index of {where}", f"from 0 to {len(at) - 1}", part)
-            part = int(part)  # type: ignore[assignment]
+            index = int(part)
         elif not isinstance(at, dict):
             raise must_be(f"--set {key}: {where}", "a table", at)
-        if depth == len(path):
-            at[part] = _value(text)
+        if depth == len(parts) - 1:
+            at[index] = _value(text)
         else:
-            at = at[part] if isinstance(at, list) else at.setdefault(part, {})
+            at = at[index] if isinstance(at, list) else at.setdefault(part, {})
 
 
 def _value(text: str) -> Any:
@@ -122,61 +124,63 @@ def _value(text: str) -> Any:
         return text
 
 
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
+def _build(kind: Any, value: Any, where: str, path: list[str]) -> Any:
+    """Return `value` as `kind`: tables become configurations, lists become tuples.
+
+    Raises `UserError` that names `where`, the key at `path` and what it must be.
+    """
+    options = [k for k in _options(kind) if is_dataclass(k)]
     if isinstance(value, list):
-        return tuple(_tuples(v) for v in value)
-    return value
-
-
-def _validate(table: dict[str, Any], where: str) -> Machine:
+        item = next((get_args(k)[0] for k in _options(kind) if get_origin(k) is tuple), Any)
+        return tuple(_build(item, v, where, [*path, str(i)]) for i, v in enumerate(value))
+    if not isinstance(value, dict) or not options:
+        return value
+    chosen: Any = options[0]
+    hints = get_type_hints(chosen)
+    known = [f.name for f in fields(chosen)]
+    made = {}
+    for key, inner in value.items():
+        at = ".".join([*path, key])
+        if key not in known:
+            near = nearest(key, known)
+            hint = f"; did you mean {near!r}?" if near else ""
+            listed = ", ".join(sorted(known))
+            raise UserError(f"{where}: {at} must be a known key, one of {listed}{hint}")
+        made[key] = _build(hints[key], inner, where, [*path, key])
     try:
-        return TypeAdapter(Machine).validate_python(_tuples(table))
+        return chosen(**made)
     except ValidationError as error:
-        raise UserError(_sentence(error, where)) from None
+        raise UserError(_sentence(error, where, path)) from None
 
 
-def _sentence(error: ValidationError, where: str) -> str:
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _sentence(error: ValidationError, where: str, path: list[str]) -> str:
     """Turn the first of pydantic's findings into our one sentence."""
     found = error.errors()[0]
-    loc = [str(part) for part in found["loc"]]
-    key, value = ".".join(loc), found["input"]
+    key = ".".join([*path, *(str(part) for part in found["loc"])])
     match found["type"]:
-        case "unexpected_keyword_argument":
-            known = sorted(_keys(loc[:-1]))
-            near = nearest(loc[-1], known)
-            hint = f"; did you mean {near!r}?" if near else ""
-            return f"{where}: {key} must be a known key, one of {', '.join(known)}{hint}"
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return f"{where}: {key} must be given"
         case "value_error":
-            inner = str(found["ctx"]["error"])
-            return f"{where}: {'.'.join([*loc, inner]) if loc else inner}"
+            return f"{where}: {'.'.join(filter(None, [key, str(found['ctx']['error'])]))}"
         case "literal_error":
-            return f"{where}: {key} must be one of {found['ctx']['expected']}, not {value!r}"
+            allowed = found["ctx"]["expected"]
+            return f"{where}: {key} must be one of {allowed}, not {found['input']!r}"
         case kind:
-            what = {
-                "int_type": "an integer",
-                "int_from_float": "an integer",
-                "float_type": "a number",
-                "string_type": "a string",
-                "bool_type": "true or false",
-                "tuple_type": "a list",
-                "dataclass_type": "a table",
-                "dataclass_exact_type": "a table",
-            }.get(kind, found["msg"].removeprefix("Input should be "))
-            return f"{where}: {key} must be {what}, not {value!r}"
+            what = _KINDS.get(kind, found["msg"].removeprefix("Input should be "))
+            return f"{where}: {key} must be {what}, not {found['input']!r}"
 
 
-def _keys(loc: list[str]) -> list[str]:
-    """Return the field names of the configuration that `loc` leads to."""
-    kind: Any = Machine
-    for part in loc:
-        if is_dataclass(kind) and not part.isdigit():
-            kind = get_type_hints(kind).get(part)
-        elif get_origin(kind) is tuple:
-            kind = get_args(kind)[0]
-        if get_origin(kind) in (Union, UnionType):
-            kind = next(k for k in get_args(kind) if k is not type(None))
-    return [f.name for f in fields(kind)] if is_dataclass(kind) else []
+_KINDS = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dataclass_type": "a table",
+    "dataclass_exact_type": "a table",
+}

@@ -1,0 +1,43 @@
+"""What does not fit: a record that says how much, where, and what would make it fit."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["DoesNotFit", "Unfit"]
+
+
+@dataclass(frozen=True, slots=True)
+class DoesNotFit:
+    """A demand that exceeds a bound of the machine; a result, not an error."""
+
+    operator: str  # what was being placed
+    resource: str  # the machine's key, as scratchpad.bytes
+    demand: int
+    bound: int
+    unit: str  # of both numbers
+    levers: tuple[str, ...]  # changes that would make it fit, the smallest first
+
+    @property
+    def gap(self) -> int:
+        """How much is missing."""
+        return self.demand - self.bound
+
+    @property
+    def sentence(self) -> str:
+        """The record as one line."""
+        return (
+            f"{self.operator} does not fit: {self.resource} must be at least {self.demand} "
+            f"{self.unit}, not {self.bound} ({self.gap} more); {' or '.join(self.levers)}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain data, the gap included."""
+        return asdict(self) | {"gap": self.gap}
+
+
+class Unfit(Exception):
+    """Carries a `DoesNotFit` out of the mapper's inside; ``map_model`` returns the record."""
+
+    def __init__(self, record: DoesNotFit):
+        super().__init__(record.sentence)
+        self.record = record

@@ -1,0 +1,168 @@
+"""Tiles of a GEMM: what a tiling is, what it costs, and the search for the cheapest that fits."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from machine.chip import Machine
+from mapping.fit import DoesNotFit, Unfit
+
+__all__ = ["Gemm", "GemmTiling", "Slots", "cost_cycles", "find_tiling", "fits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """C [m, n] = A [m, k] x W [k, n], with the bits of an element of each operand."""
+
+    m: int
+    n: int
+    k: int
+    a_bits: int
+    w_bits: int
+    out_bits: int
+    acc_bits: int = 32
+    residual: bool = False  # the epilogue adds a tile of C's size and format
+    halves: bool = False  # columns come in pairs of halves (gate, up); C has n / 2 columns
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Bytes of one slot of each region a GEMM uses."""
+
+    weights: int
+    activations: int
+    rows: int
+    outputs: int
+    side: int  # scales, bias, residual
+    scratch: int
+    accumulator: int
+
+
+@dataclass(frozen=True, slots=True)
+class GemmTiling:
+    """Sizes of one step: a block of C, a chunk of K, and how units and rows divide it."""
+
+    m: int
+    n: int
+    k: int
+    unit_n: int  # columns of each array unit
+    m_parts: int  # groups of array units, each with m / m_parts rows
+    rows: int  # rows of C the epilogue handles at once
+    resident: bool  # A's rows of the block stay on chip for all of n and k
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def side_bytes(gemm: Gemm, rows: int, n: int) -> int:
+    """Return the bytes of a side slot: column scales and bias (FP32), row scales, residual."""
+    residual = rows * n * gemm.out_bits // 8 if gemm.residual else 0
+    return _align(2 * 4 * n) + _align(4 * rows) + residual
+
+
+def _align(size: int) -> int:
+    return _ceil(size, 64) * 64
+
+
+def fits(gemm: Gemm, tiling: GemmTiling, slots: Slots) -> dict[str, tuple[int, int]]:
+    """Return (demand, bound) in bytes of each region; a tiling fits if no demand exceeds."""
+    t = tiling
+    k_held = gemm.k if t.resident else t.k
+    out_n = t.n // 2 if gemm.halves else t.n
+    return {
+        "weights": (t.k * t.n * gemm.w_bits // 8, slots.weights),
+        "activations": (t.m * k_held * gemm.a_bits // 8, slots.activations),
+        "accumulator": (t.m * t.n * gemm.acc_bits // 8, slots.accumulator),
+        "outputs": (t.rows * out_n * gemm.out_bits // 8, slots.outputs),
+        "side": (side_bytes(gemm, t.rows, t.n), slots.side),
+        "scratch": (t.rows * t.n * gemm.out_bits // 8 if gemm.halves else 0, slots.scratch),
+    }
+
+
+def cost_cycles(gemm: Gemm, tiling: GemmTiling, machine: Machine) -> int:
+    """Estimate the cycles of a GEMM: the slower of arrays and memory for each step.
+
+    An estimate for choosing; the simulator says what it really takes.
+    """
+    array, t = machine.arrays[0], tiling
+    m_blocks, n_blocks, k_blocks = _ceil(gemm.m, t.m), _ceil(gemm.n, t.n), _ceil(gemm.k, t.k)
+    part = _ceil(t.m, t.m_parts)
+    per_tile = array.ws_tile_cycles(part)
+    compute = _ceil(t.k, array.rows) * _ceil(t.unit_n, array.cols) * per_tile
+    step_bytes = t.k * t.n * gemm.w_bits // 8
+    if not t.resident:
+        step_bytes += t.m * t.k * gemm.a_bits // 8
+    memory = _ceil(step_bytes, machine.crossbar.bytes_per_cycle)
+    steps = m_blocks * n_blocks * k_blocks
+    tail = m_blocks * n_blocks * (array.latency_cycles + part)
+    return steps * max(compute, memory) + steps + tail
+
+
+def _sizes(limit: int, unit: int) -> list[int]:
+    """Return candidate sizes: `limit` itself and unit x powers of two (and 3 x) below it."""
+    found, size = {limit}, unit
+    while size < limit:
+        found |= {size, min(limit, size * 3 // 2 // unit * unit or unit)}
+        size *= 2
+    return sorted(found)
+
+
+def _candidates(gemm: Gemm, machine: Machine, slots: Slots) -> Iterator[GemmTiling]:
+    array = machine.arrays[0]
+    count = sum(a.count for a in machine.arrays)
+    pair = 2 if gemm.halves else 1
+    for m in _sizes(gemm.m, 8):
+        for m_parts in (p for p in (1, 2, 4, 8) if p <= count and count % p == 0 and m % p == 0):
+            lanes = count // m_parts
+            for unit_n in _sizes(_ceil(_ceil(gemm.n, lanes), pair) * pair, array.cols):
+                n = unit_n * lanes
+                for k in _sizes(gemm.k, array.rows):
+                    rows = _rows(gemm, m, n, slots)
+                    if rows:
+                        for resident in (True, False):
+                            yield GemmTiling(m, n, k, unit_n, m_parts, rows, resident)
+
+
+def _rows(gemm: Gemm, m: int, n: int, slots: Slots) -> int:
+    """Return the most rows an epilogue step can hold, a divisor of m; 0 if not even one."""
+    for parts in range(1, m + 1):
+        if m % parts == 0:
+            probe = GemmTiling(m, n, 1, n, 1, m // parts, False)
+            need = fits(gemm, probe, slots)
+            if all(need[r][0] <= need[r][1] for r in ("outputs", "side", "scratch")):
+                return m // parts
+    return 0
+
+
+def find_tiling(
+    gemm: Gemm, machine: Machine, slots: Slots, *, name: str, one_part: bool = False
+) -> GemmTiling:
+    """Return the cheapest tiling that fits; raise `Unfit` with the nearest miss otherwise."""
+    best: tuple[tuple[int, ...], GemmTiling] | None = None
+    for t in _candidates(gemm, machine, slots):
+        if one_part and t.m_parts > 1:
+            continue
+        if any(demand > bound for demand, bound in fits(gemm, t, slots).values()):
+            continue
+        page = t.k * t.n * gemm.w_bits // 8 % 32768  # equal work for every channel first
+        key = (cost_cycles(gemm, t, machine), int(page != 0), -t.k * t.n)
+        if best is None or key < best[0]:
+            best = (key, t)
+    if best is None:
+        raise Unfit(_record(gemm, machine, slots, name))
+    return best[1]
+
+
+def _record(gemm: Gemm, machine: Machine, slots: Slots, name: str) -> DoesNotFit:
+    array = machine.arrays[0]
+    smallest = GemmTiling(1, 2 if gemm.halves else 1, min(gemm.k, array.rows), 1, 1, 1, False)
+    region, (demand, bound) = max(
+        fits(gemm, smallest, slots).items(), key=lambda item: item[1][0] / max(item[1][1], 1)
+    )
+    key = "accumulator.bytes" if region == "accumulator" else "scratchpad.bytes"
+    size = machine.accumulator.bytes if region == "accumulator" else machine.scratchpad.bytes
+    wanted = _ceil(size * demand, max(bound, 1))
+    return DoesNotFit(
+        name, key, wanted, size, "bytes",
+        (f"--set {key}={wanted}", "fewer bits an element (--formats)"),
+    )

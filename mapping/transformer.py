@@ -1,0 +1,337 @@
+"""A transformer on a machine: symbols, kernels in order, and the launch that runs them.
+
+One program serves every step of a phase: the number of cached tokens, and an encoder's number of
+tokens, are launch entries.
+"""
+
+from dataclasses import dataclass, replace
+
+from machine.chip import Machine
+from machine.program import Capability, Launch, Program, Symbol, SymbolKind
+from machine.vector import VectorOp
+from mapping.attention import AttentionKernel, write_attention
+from mapping.builder import ProgramBuilder
+from mapping.fit import DoesNotFit, Unfit
+from mapping.formats import Formats
+from mapping.gemm import GemmKernel, write_gemm
+from mapping.heads import HeadsKernel, Part, write_heads
+from mapping.model import Model
+from mapping.plan import Plan, Rows, Tensor
+from mapping.rows import EmbedKernel, RowKernel, write_embed, write_rows
+from mapping.tiling import Gemm, GemmTiling, find_tiling
+from mapping.workload import Phase
+
+__all__ = ["Mapped", "Weight", "map_model"]
+
+HIDDEN = "float16"  # activations between quantised products
+CAPABILITIES = frozenset({Capability.SYSTOLIC, Capability.VECTOR, Capability.INDIRECT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """How one matrix of the program is made from a model's parameters, offline."""
+
+    symbol: Symbol  # [layers,] n blocks, k blocks, k, n
+    sources: tuple[str, ...]  # names in mapping.parameters, put side by side along n
+    layered: bool
+    tile: tuple[int, int]  # k, n
+    halves: bool  # gate and up alternate by half a tile
+    scale: Symbol | None  # FP32 of every column, padded to whole tiles; None: floating point
+    bias: Symbol | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """A program with what its user must give it."""
+
+    program: Program
+    model: Model
+    phase: Phase
+    formats: Formats
+    weights: tuple[Weight, ...]
+    vectors: tuple[tuple[Symbol, tuple[str, ...]], ...]  # gains, biases, tables and their sources
+    tilings: tuple[tuple[str, GemmTiling], ...]
+    dram_bytes: int
+
+    def launch(self, tokens: tuple[int, ...] = (), *, position: int | None = None) -> Launch:
+        """Return the launch of one step: `tokens` of all sequences, after `position` cached ones.
+
+        Without `tokens` every token is number 0; a run for timing alone needs no more.
+        """
+        phase = self.phase
+        rows = phase.tokens
+        given = len(tokens) or rows
+        at = phase.position_base if position is None else position
+        per_sequence = given // phase.batch
+        learned = self.model.position.offset + at
+        tensors = {
+            "token_index": [*(tokens or [0] * rows), *[0] * (rows - given)],
+            "position_index": [learned + i % max(per_sequence, 1) for i in range(rows)],
+            "type_index": [0] * rows,
+        }
+        names = {s.name for s in self.program.symbols}
+        return Launch(
+            values={"position": at, "keys": at + per_sequence, "tokens": given},
+            tensors={k: v for k, v in tensors.items() if k in names},
+        )
+
+
+def map_model(
+    model: Model, phase: Phase, machine: Machine, formats: Formats
+) -> Mapped | DoesNotFit:
+    """Return the program of `model` in `phase` on `machine`, or the record of what does not fit."""
+    try:
+        return _Mapper(model, phase, machine, formats).run()
+    except Unfit as unfit:
+        return unfit.record
+
+
+class _Mapper:
+    """Writes one program; each method writes one kernel and returns the tensor it made."""
+
+    def __init__(self, model: Model, phase: Phase, machine: Machine, formats: Formats):
+        self.model, self.phase, self.machine, self.formats = model, phase, machine, formats
+        self.builder = ProgramBuilder(f"{model.name}-{phase.kind}")
+        entries = ("tokens",) if model.kind == "encoder" else ("position", "keys")
+        if model.kind == "encoder":
+            entries = ("position", "tokens")
+        self.plan = Plan(self.builder, machine, entries=entries)
+        self.weights: list[Weight] = []
+        self.vectors: list[tuple[Symbol, tuple[str, ...]]] = []
+        self.tilings: list[tuple[str, GemmTiling]] = []
+        varying = "tokens" if model.kind == "encoder" else None
+        self.rows = Rows(phase.tokens, varying)
+        self.queries = Rows(phase.q_len, varying)
+        self.keys = Rows(phase.kv_len, varying or "keys")
+        self.quantised = not formats.of("activation").is_float
+        self.x = self._scratch("hidden", (phase.tokens, model.d_model), HIDDEN,
+                               kind=SymbolKind.OUTPUT if model.kind == "encoder"
+                               else SymbolKind.SCRATCH)
+
+    def run(self) -> Mapped:
+        """Write everything; raises `Unfit` where something does not fit."""
+        with self.plan.loop(1):
+            self._embedding()
+        with self.plan.loop(self.model.layers):
+            self._layer()
+        if self.model.kind == "decoder":
+            with self.plan.loop(1):
+                self._head()
+        capacity = self.machine.dram.capacity_bytes
+        if self.builder.dram_bytes > capacity:
+            raise Unfit(DoesNotFit(
+                f"{self.model.name}, weights and cache", "dram capacity", self.builder.dram_bytes,
+                capacity, "bytes", ("more channels", "fewer bits an element (--formats)",
+                                    "a smaller batch")))
+        return Mapped(
+            program=self.builder.build(CAPABILITIES), model=self.model, phase=self.phase,
+            formats=self.formats, weights=tuple(self.weights), vectors=tuple(self.vectors),
+            tilings=tuple(self.tilings), dram_bytes=self.builder.dram_bytes,
+        )
+
+    def _scratch(self, name: str, shape: tuple[int, ...], form: str, *,
+                 kind: SymbolKind = SymbolKind.SCRATCH) -> Tensor:
+        return Tensor.of(self.builder.symbol(name, kind, shape, form))
+
+    def _vector(self, name: str, width: int, *sources: str, form: str = "float32",
+                layered: bool = True) -> Tensor:
+        """Place a constant vector of every layer, made from the parameters `sources`."""
+        shape = (self.model.layers, width) if layered else (width,)
+        symbol = self.builder.symbol(name, SymbolKind.CONST, shape, form)
+        self.vectors.append((symbol, sources))
+        return Tensor.of(symbol, layered=layered)
+
+    def _embedding(self) -> None:
+        model, d = self.model, self.model.d_model
+        kinds = [("token", model.vocab)]
+        if model.position.kind == "learned":
+            kinds.append(("position", model.position.rows))
+        if model.type_vocab:
+            kinds.append(("type", model.type_vocab))
+        tables = []
+        for kind, entries in kinds:
+            table = self.builder.symbol(f"embed.{kind}", SymbolKind.CONST, (entries, d), HIDDEN)
+            index = self.builder.symbol(f"{kind}_index", SymbolKind.LAUNCH, (self.rows.most,),
+                                        "int32")
+            self.vectors.append((table, (f"embed.{kind}.weight",)))
+            tables.append((Tensor.of(table), Tensor.of(index)))
+        with self.builder.accounting("embedding"):
+            write_embed(self.plan, EmbedKernel(
+                name="embed", rows=self.rows, width=d, tables=tuple(tables), out=self.x))
+        post = model.norm.placement == "post"
+        self.codes, self.codes_scale = self._codes("codes", d)
+        if model.norm.embedding:
+            self._norm("embed_norm", "embed.norm", self.x, keep=self.x, layered=False,
+                       quantise=post)
+        elif post and self.quantised:
+            self._quantise("embed_codes", self.x, self.codes, self.codes_scale)
+
+    def _codes(self, name: str, width: int) -> tuple[Tensor, Tensor | None]:
+        """Place a tensor of activations as the arrays read them, and its row scales."""
+        form = self.formats.of("activation").name
+        codes = self._scratch(name, (self.rows.most, width), form)
+        if not self.quantised:
+            return codes, None
+        return codes, self._scratch(f"{name}.scale", (self.rows.most,), "float32")
+
+    def _norm(self, name: str, stem: str, x: Tensor, *, keep: Tensor | None, layered: bool = True,
+              quantise: bool = True, rows: Rows | None = None,
+              to: tuple[Tensor, Tensor | None] | None = None) -> None:
+        """Normalise `x`; keep the result, quantise it, or both."""
+        norm, d = self.model.norm, self.model.d_model
+        codes, scale = to or (self.codes, self.codes_scale)
+        if not self.quantised:
+            keep = keep if keep is not None else codes
+        gain = self._vector(f"{stem}.gain", d, f"{stem}.weight", layered=layered)
+        bias = None
+        if norm.kind == "layernorm":
+            bias = self._vector(f"{stem}.bias", d, f"{stem}.bias", layered=layered)
+        vop = VectorOp.LAYERNORM if norm.kind == "layernorm" else VectorOp.RMSNORM
+        quantise = quantise and self.quantised
+        with self.builder.accounting(name, 0, 0):
+            write_rows(self.plan, RowKernel(
+                name=name, rows=rows or self.rows, width=d, x=x, norm=vop, gain=gain, bias=bias,
+                eps=norm.eps, keep=keep, quantised=codes if quantise else None,
+                quantised_scale=scale if quantise else None))
+
+    def _quantise(self, name: str, x: Tensor, codes: Tensor, scale: Tensor | None) -> None:
+        with self.builder.accounting(name, 0, 0):
+            write_rows(self.plan, RowKernel(
+                name=name, rows=self.rows, width=x.strides[0], x=x, quantised=codes,
+                quantised_scale=scale))
+
+    def _product(self, name: str, a: Tensor, a_scale: Tensor | None, k: int, n: int,
+                 sources: tuple[str, ...], out: Tensor, *, bias: bool, rows: Rows | None = None,
+                 residual: Tensor | None = None, activation: str | None = None,
+                 halves: bool = False, layered: bool = True) -> None:
+        """Write one product with its weights and epilogue."""
+        rows = rows or self.rows
+        form = self.formats.of("weight")
+        gemm = Gemm(rows.most, n, k, self.formats.of("activation").bits, form.bits, 16,
+                    residual=residual is not None, halves=halves)
+        tiling = find_tiling(gemm, self.machine, self.plan.slots, name=name,
+                             one_part=rows.entry is not None)
+        self.tilings.append((name, tiling))
+        blocks = (-(-n // tiling.n), -(-k // tiling.k), tiling.k, tiling.n)
+        lead = (self.model.layers,) if layered else ()
+        symbol = self.builder.symbol(f"{name}.weight", SymbolKind.CONST, (*lead, *blocks),
+                                     form.name)
+        padded = blocks[0] * tiling.n
+        scale_symbol, extra = None, {}
+        for key, wanted in (("scale", self.quantised), ("bias", bias)):
+            if wanted:
+                made = self.builder.symbol(f"{name}.{key}", SymbolKind.CONST, (*lead, padded),
+                                           "float32")
+                extra[key] = made
+        scale_symbol = extra.get("scale")
+        self.weights.append(Weight(
+            symbol=symbol, sources=sources, layered=layered, tile=(tiling.k, tiling.n),
+            halves=halves, scale=scale_symbol, bias=extra.get("bias")))
+        tensors = {key: Tensor.of(s, layered=layered) for key, s in extra.items()}
+        with self.builder.accounting(name, 0, 0):
+            write_gemm(self.plan, GemmKernel(
+                name=name, shape=gemm, tiling=tiling, rows=rows, a=a, a_scale=a_scale,
+                w=Tensor.of(symbol, layered=layered), w_scale=tensors.get("scale"),
+                bias=tensors.get("bias"), out=out, residual=residual, activation=activation))
+
+    def _layer(self) -> None:
+        """Write one layer; every layer runs the same instructions."""
+        model, attention, ffn, d = self.model, self.model.attention, self.model.ffn, \
+            self.model.d_model
+        post = model.norm.placement == "post"
+        source = self.x if post and not self.quantised else self.codes
+        if not post:
+            self._norm("attention_norm", "layer.attention_norm", self.x, keep=None)
+        width = attention.q_width + 2 * attention.kv_width
+        qkv = self._scratch("qkv", (self.rows.most, width), HIDDEN)
+        self._product("qkv", source, self.codes_scale, d, width, ("layer.q", "layer.k", "layer.v"),
+                      qkv, bias=attention.qkv_bias)
+        heads = self._scratch("attended", (self.rows.most, attention.q_width), HIDDEN)
+        self._attention(qkv, heads)
+        codes, scale = heads, None
+        if self.quantised:
+            codes, scale = self._codes("attended_codes", attention.q_width)
+            self._quantise("attended_codes", heads, codes, scale)
+        total = self._scratch("sum", (self.rows.most, d), HIDDEN) if post else self.x
+        self._product("out", codes, scale, attention.q_width, d, ("layer.out",), total,
+                      bias=attention.out_bias, residual=self.x)
+        if post:
+            self._norm("attention_norm", "layer.attention_norm", total, keep=self.x)
+        else:
+            self._norm("ffn_norm", "layer.ffn_norm", self.x, keep=None)
+        inner = self._scratch("inner", (self.rows.most, ffn.width), HIDDEN)
+        up = ("layer.gate", "layer.up") if ffn.gated else ("layer.up",)
+        self._product("up", source, self.codes_scale, d, ffn.width * len(up), up, inner,
+                      bias=ffn.bias, activation=ffn.activation, halves=ffn.gated)
+        codes, scale = inner, None
+        if self.quantised:
+            codes, scale = self._codes("inner_codes", ffn.width)
+            self._quantise("inner_codes", inner, codes, scale)
+        self._product("down", codes, scale, ffn.width, d, ("layer.down",), total, bias=ffn.bias,
+                      residual=self.x)
+        if post:
+            self._norm("ffn_norm", "layer.ffn_norm", total, keep=self.x)
+
+    def _attention(self, qkv: Tensor, out: Tensor) -> None:
+        """Split and rotate the heads, append to the cache, attend."""
+        model, a, phase = self.model, self.model.attention, self.phase
+        batch, d, layers = phase.batch, a.head_dim, model.layers
+        kv = self.formats.of("kv")
+        coded = self.quantised and not kv.is_float
+        q_form = self.formats.of("activation").name if coded else kv.name
+        state = SymbolKind.SCRATCH if model.kind == "encoder" else SymbolKind.STATE
+
+        def place(name: str, heads: int, tokens: int, form: str) -> tuple[Tensor, Tensor | None]:
+            lead, kind = ((layers,), state) if name != "q" else ((), SymbolKind.SCRATCH)
+            shape = (*lead, batch, heads, tokens, d)
+            codes = Tensor.of(self.builder.symbol(name, kind, shape, form), layered=name != "q")
+            if not coded:
+                return codes, None
+            scale = self.builder.symbol(f"{name}.scale", kind, shape[:-1], "float32")
+            return codes, Tensor.of(scale, layered=name != "q")
+
+        q, q_scale = place("q", a.heads, phase.q_len, q_form)
+        k, k_scale = place("k_cache", a.kv_heads, phase.kv_len, kv.name)
+        v, v_scale = place("v_cache", a.kv_heads, phase.kv_len, kv.name)
+        rotate = model.position.kind == "rope"
+        gains = dict.fromkeys("qk")
+        if a.qk_norm:
+            gains = {n: self._vector(f"{n}_norm", d, f"layer.{n}_norm.weight") for n in "qk"}
+        parts = (
+            Part(name="q", first=0, heads=a.heads, out=q, scale=q_scale, factor=d**-0.5,
+                 gain=gains["q"], rotate=rotate),
+            Part(name="k", first=a.q_width, heads=a.kv_heads, out=k, scale=k_scale,
+                 gain=gains["k"], rotate=rotate, append=True),
+            Part(name="v", first=a.q_width + a.kv_width, heads=a.kv_heads, out=v, scale=v_scale,
+                 append=True),
+        )
+        width = qkv.strides[0]
+        per_request = replace(qkv, strides=(phase.q_len * width, width, 1))
+        with self.builder.accounting("heads", 0, 0):
+            write_heads(self.plan, HeadsKernel(
+                name="heads", batch=batch, tokens=self.queries, head_dim=d, width=width,
+                qkv=per_request, parts=parts, theta=model.position.theta, eps=model.norm.eps))
+        out = replace(out, strides=(phase.q_len * a.q_width, a.q_width, 1))
+        with self.builder.accounting("attention", 0, 0):
+            write_attention(self.plan, AttentionKernel(
+                name="attention", batch=batch, queries=self.queries, keys=self.keys,
+                heads=a.heads, kv_heads=a.kv_heads, head_dim=d, q=q, k=k, v=v, out=out,
+                q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
+                causal=model.kind == "decoder" and phase.q_len > 1, window=a.window))
+
+    def _head(self) -> None:
+        """Normalise each sequence's last token and project it onto the vocabulary."""
+        model, phase, d = self.model, self.phase, self.model.d_model
+        last = replace(self.x, strides=(phase.q_len * d, 1), offset=(phase.q_len - 1) * d)
+        rows = Rows(phase.batch)
+        form = self.formats.of("activation").name
+        codes = self._scratch("last", (phase.batch, d), form)
+        scale = self._scratch("last.scale", (phase.batch,), "float32") if self.quantised else None
+        if model.norm.final:
+            self._norm("final_norm", "final_norm", last, keep=None, layered=False, rows=rows,
+                       to=(codes, scale))
+        logits = self._scratch("logits", (phase.batch, model.vocab), HIDDEN,
+                               kind=SymbolKind.OUTPUT)
+        source = "embed.token" if model.tied_embeddings else "lm_head"
+        self._product("lm_head", codes, scale, d, model.vocab, (source,), logits, bias=False,
+                      rows=rows, layered=False)
