@@ -19,9 +19,13 @@ wrap() {
     chmod +x ".tools/bin/$1"
 }
 
+simulator_runs() {
+    iverilog -V > /dev/null 2>&1 && vvp -V > /dev/null 2>&1
+}
+
 find_simulator() {
-    command -v iverilog > /dev/null && command -v vvp > /dev/null && return
-    unpack iverilog && wrap iverilog -B && wrap vvp -M && vvp -V > /dev/null 2>&1 && return
+    simulator_runs && return
+    unpack iverilog && wrap iverilog -B && wrap vvp -M && simulator_runs && return
     rm -f .tools/bin/iverilog .tools/bin/vvp
     not_run "no HDL simulator (install iverilog)"
 }

@@ -181,6 +181,16 @@ def test_a_second_unpacking_does_nothing(checkout):
     assert not [call for call in calls(checkout) if "download" in call]
 
 
+def test_a_moved_simulator_is_unpacked_again(checkout):
+    script(checkout / "bin" / "apt-get", APT_GET)
+    script(checkout / "bin" / "dpkg", DPKG)
+    run(checkout, "setup/simulator.sh")
+    moved = checkout.rename(checkout.with_name("moved"))
+    assert run(moved, str(moved / ".tools/bin/iverilog")).returncode != 0
+    run(moved, "setup/simulator.sh")
+    assert run(moved, str(moved / ".tools/bin/iverilog"), "a.v").stdout.endswith(" a.v\n")
+
+
 def test_a_machine_with_all_of_it_unpacks_nothing(checkout):
     script(checkout / "bin" / "apt-get", APT_GET)
     for tool in ("iverilog", "vvp"):
