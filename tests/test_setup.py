@@ -52,16 +52,17 @@ def script(path: Path, text: str) -> None:
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """Return a copy of the set-up with half a .venv, on a machine of Python and coreutils."""
+    top = tmp_path / "checkout"
     for name in ("setup", "requirements"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "bin").mkdir()
+        shutil.copytree(ROOT / name, top / name)
+    shutil.copy(ROOT / "pyproject.toml", top)
+    (top / "bin").mkdir()
     for tool in TOOLS:
-        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
-    script(tmp_path / "bin" / "python3", SYSTEM_PYTHON)
-    script(tmp_path / "venv-python", PYTHON)
-    script(tmp_path / ".venv" / "bin" / "python", PYTHON)
-    return tmp_path
+        (top / "bin" / tool).symlink_to(shutil.which(tool))
+    script(top / "bin" / "python3", SYSTEM_PYTHON)
+    script(top / "venv-python", PYTHON)
+    script(top / ".venv" / "bin" / "python", PYTHON)
+    return top
 
 
 def run(checkout: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
