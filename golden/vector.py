@@ -25,7 +25,8 @@ from machine.vector import ReductionOrder, VectorOp
 
 __all__ = [
     "ELEMENTWISE", "argmax", "dequantise", "gather", "l2norm", "layernorm", "mean_pool", "mlgru",
-    "quantise", "relu", "rmsnorm", "rope", "rope_table", "scatter", "table_precompute", "topk",
+    "quantise", "quantise_rows", "relu", "rmsnorm", "rope", "rope_table", "scatter",
+    "table_precompute", "topk",
 ]
 
 Floats = NDArray[np.float32]
@@ -125,29 +126,40 @@ def rope(x: ArrayLike, cosine: ArrayLike, sine: ArrayLike) -> Floats:
     return np.concatenate([*turned, value[..., 2 * pairs :]], axis=-1)
 
 
-def quantise(x: ArrayLike, fmt: Format = FORMATS["int8"],
-             scale: ArrayLike | None = None) -> tuple[Integers, Floats]:
-    """Return integers of `fmt` [..., K] and the float32 scale of each row [...] of `x` [..., K].
+def quantise_rows(x: ArrayLike, fmt: Format = FORMATS["int8"]) -> tuple[Integers, Floats]:
+    """Return integers of `fmt` [..., K] and the float32 scale [...] of each row of `x` [..., K].
 
-    The scale is `scale` (broadcast to the rows) or the row's largest magnitude over the largest
-    code; the elements are multiplied by the rounded inverse, rounded to nearest, ties to even,
-    and held to the symmetric range. A row nowhere above 2**-100 gives zeros and the scale 1.
-    Raises `UserError` for a number that is not finite.
+    The scale is the row's largest magnitude over the largest code. Elements are multiplied by the
+    rounded largest code / largest magnitude, rounded to nearest, ties to even. A row nowhere
+    above 2**-100 gives zeros and the scale 1. Raises `UserError` for a number that is not finite.
     """
+    value, top = _finite(x), np.float32(fmt.largest)
+    largest = reduce_max(np.abs(value))
+    empty = largest <= SMALLEST_ROW
+    factor = np.where(empty, ZERO, divide(top, np.where(empty, ONE, largest)))
+    return _codes(value, factor, fmt), np.where(empty, ONE, divide(largest, top))
+
+
+def quantise(x: ArrayLike, scale: ArrayLike, fmt: Format = FORMATS["int8"]) -> Integers:
+    """Return integers of `fmt` [..., K] of `x` [..., K] under given row scales [...].
+
+    Elements are multiplied by the rounded inverse of the scale, rounded to nearest, ties to even,
+    and held to the symmetric range. Raises `UserError` for a number that is not finite.
+    """
+    return _codes(_finite(x), divide(ONE, scale), fmt)
+
+
+def _finite(x: ArrayLike) -> Floats:
     value = np.asarray(x, np.float32)
     if not np.isfinite(value).all():
-        raise must_be("an activation to quantise", "finite", float(value[~np.isfinite(value)][0]))
-    top = np.float32(fmt.largest)
-    if scale is None:
-        largest = reduce_max(np.abs(value))
-        empty = largest <= SMALLEST_ROW
-        factor = np.where(empty, ZERO, divide(top, np.where(empty, ONE, largest)))
-        row_scale = np.where(empty, ONE, divide(largest, top))
-    else:
-        row_scale = np.broadcast_to(np.asarray(scale, np.float32), value.shape[:-1])
-        factor = divide(ONE, row_scale)
-    scaled = multiply(value, factor[..., None])
-    return np.clip(np.rint(scaled), -top, top).astype(np.int64), row_scale
+        raise must_be("a number to quantise", "finite", float(value[~np.isfinite(value)][0]))
+    return value
+
+
+def _codes(value: Floats, factor: Floats, fmt: Format) -> Integers:
+    scaled = multiply(value, np.asarray(factor)[..., None])
+    low = -fmt.largest if fmt.signed else 0
+    return np.clip(np.rint(scaled), low, fmt.largest).astype(np.int64)
 
 
 def dequantise(total: ArrayLike, row_scale: ArrayLike, column_scale: ArrayLike,
