@@ -1,8 +1,8 @@
 """The systolic array: output- and weight-stationary, with skew, drain and accumulation inside.
 
-In the order the data passes: the sequencer turns commands into beats, the edge delays them into
-the diagonal wave the grid needs, rows of elements multiply and add, the collector straightens the
-wave and accumulates, a queue ends the block.
+In the order the data passes: the sequencer turns commands into beats, the edge and the skews delay
+them into the diagonal wave the grid needs, columns of elements multiply and add, the collector
+accumulates the straightened wave, a queue ends the block.
 
 Row r of the grid serves element ``rows - 1 - r`` of an activation beat. All waves (activations,
 weights, weight exchange, sums) run at one row and one column a step, so two things that enter in
@@ -19,10 +19,10 @@ from hw.skew import Edge, Skew
 from hw.stream import PairQueue
 from machine.systolic import COMMAND_BITS, SystolicConfig
 
-__all__ = ["Collector", "Row", "Systolic"]
+__all__ = ["Collector", "Column", "Systolic"]
 
 
-def _body(component: type[IntMac] | type["Row"], cfg: SystolicConfig, library: str | None):
+def _body(component: type[IntMac] | type["Column"], cfg: SystolicConfig, library: str | None):
     """Return ports and elaboratable of a `component` of `cfg`.
 
     Without `library` they are the component itself; with it, an instance of the Verilog module
@@ -39,38 +39,38 @@ def _body(component: type[IntMac] | type["Row"], cfg: SystolicConfig, library: s
     return ports, Instance(f"{library}_{component.__name__.lower()}", **wires)
 
 
-class Row(wiring.Component):
-    """One row of elements.
+class Column(wiring.Component):
+    """One column of elements; weights and sums go down, sums from zero.
 
     Members
     -------
     en : In(1)
         Step: registers change only in a cycle with ``en``.
-    control : In(6)
-        `CONTROL` of the element in column 0.
-    act : In(a_bits)
-        Activation of the element in column 0.
-    weights : In(cols * w_bits)
-        Weights from above.
-    sums : In(cols * acc_bits)
-        Sums from above.
-    next_weights : Out(cols * w_bits)
-        Weights for the row below.
-    next_sums : Out(cols * acc_bits)
-        Sums for the row below.
+    controls : In(rows * 6)
+        `CONTROL` of each row; row r lies at bit ``6 * r``.
+    acts : In(rows * a_bits)
+        Activation of each row; row r lies at bit ``r * a_bits``.
+    weight : In(w_bits)
+        Weight of row 0.
+    next_controls : Out(rows * 6)
+        ``controls`` one step later, for the column to the right.
+    next_acts : Out(rows * a_bits)
+        ``acts`` one step later, for the column to the right.
+    sum : Out(acc_bits)
+        Sum register of the last row.
     """
 
     @staticmethod
     def ports(cfg: SystolicConfig) -> wiring.Signature:
-        """Return the signature of a row of `cfg`."""
+        """Return the signature of a column of `cfg`."""
         return wiring.Signature({
             "en": In(1),
-            "control": In(CONTROL_BITS),
-            "act": In(cfg.a_bits),
-            "weights": In(cfg.weight_beat_bits),
-            "sums": In(cfg.sum_beat_bits),
-            "next_weights": Out(cfg.weight_beat_bits),
-            "next_sums": Out(cfg.sum_beat_bits),
+            "controls": In(CONTROL_BITS * cfg.rows),
+            "acts": In(cfg.act_beat_bits),
+            "weight": In(cfg.w_bits),
+            "next_controls": Out(CONTROL_BITS * cfg.rows),
+            "next_acts": Out(cfg.act_beat_bits),
+            "sum": Out(cfg.acc_bits),
         })
 
     def __init__(self, cfg: SystolicConfig, library: str | None = None):
@@ -81,19 +81,20 @@ class Row(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         cfg = self.cfg
-        control, act = self.control, self.act
-        for col in range(cfg.cols):
-            pe, m.submodules[f"pe_{col}"] = _body(IntMac, cfg, self.library)
+        weight, total = self.weight, Const(0, cfg.acc_bits)
+        for row in range(cfg.rows):
+            pe, m.submodules[f"pe_{row}"] = _body(IntMac, cfg, self.library)
             m.d.comb += [
                 pe.en.eq(self.en),
-                pe.control.eq(control),
-                pe.act.eq(act),
-                pe.weight.eq(self.weights.word_select(col, cfg.w_bits)),
-                pe.sum.eq(self.sums.word_select(col, cfg.acc_bits)),
-                self.next_weights.word_select(col, cfg.w_bits).eq(pe.next_weight),
-                self.next_sums.word_select(col, cfg.acc_bits).eq(pe.next_sum),
+                pe.control.eq(self.controls.word_select(row, CONTROL_BITS)),
+                pe.act.eq(self.acts.word_select(row, cfg.a_bits)),
+                pe.weight.eq(weight),
+                pe.sum.eq(total),
+                self.next_controls.word_select(row, CONTROL_BITS).eq(pe.next_control),
+                self.next_acts.word_select(row, cfg.a_bits).eq(pe.next_act),
             ]
-            control, act = pe.next_control, pe.next_act
+            weight, total = pe.next_weight, pe.next_sum
+        m.d.comb += self.sum.eq(total)
         return m
 
 
@@ -183,8 +184,8 @@ class Systolic(wiring.Component):
     cfg : SystolicConfig
         Sizes.
     library : str or None
-        If given, rows and elements are instances of the Verilog modules ``<library>_row`` and
-        ``<library>_intmac``; otherwise they are part of the design, as a simulator needs.
+        If given, columns and elements are instances of the Verilog modules ``<library>_column``
+        and ``<library>_intmac``; otherwise they are part of the design, as a simulator needs.
 
     Members
     -------
@@ -241,27 +242,24 @@ class Systolic(wiring.Component):
             m.d.sync += acts.i.eq(self.i_acts.payload & used)
             m.d.sync += weights.i.eq(self.i_weights.payload)
 
-        # The grid: weights and sums go down, from zero.
+        # The grid; row r works on element rows - 1 - r.
         m.submodules.sums = sums = Skew(cfg.acc_bits, tuple(reversed(range(cfg.cols))))
-        row_weights, row_sums = weights.o, Const(0, cfg.sum_beat_bits)
-        for r in range(cfg.rows):
-            if self.library is None:
-                m.submodules[f"row_{r}"] = row = Row(cfg)
-            else:
-                row, m.submodules[f"row_{r}"] = _body(Row, cfg, self.library)
+        controls = edge.controls
+        elements = Cat(acts.o.word_select(e, cfg.a_bits) for e in reversed(range(cfg.rows)))
+        for col in range(cfg.cols):
+            column, m.submodules[f"column_{col}"] = _body(Column, cfg, self.library)
             m.d.comb += [
-                row.en.eq(step),
-                row.control.eq(edge.controls.word_select(r, CONTROL_BITS)),
-                row.act.eq(acts.o.word_select(cfg.rows - 1 - r, cfg.a_bits)),
-                row.weights.eq(row_weights),
-                row.sums.eq(row_sums),
+                column.en.eq(step),
+                column.controls.eq(controls),
+                column.acts.eq(elements),
+                column.weight.eq(weights.o.word_select(col, cfg.w_bits)),
+                sums.i.word_select(col, cfg.acc_bits).eq(column.sum),
             ]
-            row_weights, row_sums = row.next_weights, row.next_sums
+            controls, elements = column.next_controls, column.next_acts
 
         # Straighten, accumulate, send.
         m.submodules.collector = collector = Collector(cfg)
         m.d.comb += [
-            sums.i.eq(row_sums),
             collector.slot.eq(sequencer.slot),
             collector.sums.eq(sums.o),
             queue.i.valid.eq(collector.o_valid),

@@ -1,0 +1,112 @@
+"""Verilog of a component, with its ports and parameters as JSON beside it."""
+
+import dataclasses
+import inspect
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from amaranth.back import verilog
+from amaranth.lib import wiring
+
+from hw.pe import IntMac
+from hw.systolic import Column, Systolic
+from machine.errors import unknown
+from machine.systolic import COMMAND_FIELDS, SystolicConfig
+
+__all__ = ["emit", "emit_systolic", "members", "ports"]
+
+MEMBER = re.compile(r"^(\w+) : (?:In|Out)\(.*\)$")
+
+
+def members(component: type) -> dict[str, str]:
+    """Return the meaning of each member that the docstring of `component` documents."""
+    lines = inspect.cleandoc(component.__doc__ or "").splitlines()
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in lines[lines.index("Members") + 2 :] if "Members" in lines else []:
+        match = MEMBER.match(line)
+        if match:
+            name = match[1]
+            found[name] = []
+        elif line.startswith("    ") and name:
+            found[name].append(line.strip())
+        elif line.strip():
+            break
+    return {key: " ".join(text) for key, text in found.items()}
+
+
+def ports(component: wiring.Component) -> list[dict[str, Any]]:
+    """Return name, direction, width and meaning of each port of `component`'s Verilog module."""
+    meaning = members(type(component))
+    listed = [
+        {"name": "clk", "direction": "input", "width": 1, "meaning": "Clock; rising edge."},
+        {"name": "rst", "direction": "input", "width": 1,
+         "meaning": "Reset; synchronous, active high."},
+    ]
+    for path, member, value in component.signature.flatten(component):
+        listed.append({
+            "name": "__".join(map(str, path)),
+            "direction": "input" if member.flow is wiring.In else "output",
+            "width": len(value),
+            "meaning": meaning[str(path[0])],
+        })
+    return listed
+
+
+def emit(
+    component: wiring.Component,
+    name: str,
+    directory: Path | str,
+    *,
+    parts: Sequence[tuple[str, wiring.Component]] = (),
+    facts: dict[str, Any] | None = None,
+) -> tuple[Path, Path]:
+    """Write ``<name>.v`` and ``<name>.json`` into `directory` and return their paths.
+
+    `parts` are the components, by module name, that `component` instantiates; each is emitted once,
+    in front of it. `facts` (parameters, latency, ...) go into the JSON beside the ports. The bytes
+    depend on nothing but the arguments. Raises ``OSError`` if `directory` cannot be written.
+    """
+    os.environ["AMARANTH_USE_YOSYS"] = "builtin"
+    text = "\n".join(
+        verilog.convert(part, name=part_name, emit_src=False, strip_internal_attrs=True)
+        for part_name, part in (*parts, (name, component))
+    )
+    record = {"module": name, "file": f"{name}.v", **(facts or {}), "ports": ports(component)}
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / f"{name}.v", folder / f"{name}.json"
+    for path, content in zip(written, (text, json.dumps(record, indent=2) + "\n"), strict=True):
+        path.with_name(path.name + ".part").write_text(content)
+        path.with_name(path.name + ".part").replace(path)
+    return written
+
+
+def emit_systolic(
+    cfg: SystolicConfig,
+    directory: Path | str,
+    *,
+    wrap: str | None = None,
+    name: str = "systolic",
+) -> tuple[Path, Path]:
+    """Write the Verilog and JSON of one array of `cfg` into `directory` and return their paths.
+
+    The element and the column are emitted once and instantiated. `wrap` None gives the bare
+    streams, ``"axi"`` AXI4-Lite control and AXI4-Stream data. Raises ``UserError`` for another.
+    """
+    if wrap not in (None, "axi"):
+        raise unknown("wrap", str(wrap), ["axi"])
+    facts = {
+        "parameters": dataclasses.asdict(cfg),
+        "latency_cycles": cfg.latency_cycles,
+        "command_fields": [
+            {"name": field, "lowest_bit": low, "width": width}
+            for field, low, width in COMMAND_FIELDS
+        ],
+    }
+    parts = [(f"{name}_intmac", IntMac(cfg)), (f"{name}_column", Column(cfg, library=name))]
+    return emit(Systolic(cfg, library=name), name, directory, parts=parts, facts=facts)
