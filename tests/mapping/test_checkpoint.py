@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 
 from machine.errors import UserError
 from mapping.checkpoint import bind, read_checkpoint
-from mapping.families import model_of
-from mapping.parameters import parameter_count
+from mapping.families import FAMILIES, model_of, read_model
+from mapping.parameters import parameter_count, parameters
 
 GPT2 = model_of({
     "model_type": "gpt2", "activation_function": "gelu_new", "n_embd": 4, "n_head": 2,
@@ -81,10 +81,42 @@ def test_a_binding_leads_to_the_parameter_in_our_shape(tmp_path):
         value = value.T if binding.transposed else value
         value = np.split(value, binding.parts)[binding.part]
         assert value.shape == binding.parameter.shape
-    key = next(b for b in bindings if b.parameter.name == "layer.k.weight" and b.layer == 1)
-    whole = tensors["h.1.attn.c_attn.weight"]  # x @ whole: queries, then keys, then values
-    assert (key.transposed, key.part, key.parts) == (True, 1, 3)
-    assert np.array_equal(np.split(tensors[key.stored.name].T, 3)[1], whole[:, 4:8].T)
+    # x @ c_attn: queries, then keys, then values.
+    cut = {b.parameter.name: (b.transposed, b.part, b.parts) for b in bindings if b.layer == 1
+           and b.stored.name == "h.1.attn.c_attn.weight"}
+    assert cut == {f"layer.{stem}.weight": (True, part, 3) for part, stem in enumerate("qkv")}
+    cut = {b.parameter.name: (b.transposed, b.part, b.parts) for b in bindings if b.layer == 1
+           and b.stored.name == "h.1.attn.c_attn.bias"}
+    assert cut == {f"layer.{stem}.bias": (False, part, 3) for part, stem in enumerate("qkv")}
+
+
+LAYER_NAMES = {  # of the state dictionaries of the reference implementations
+    "qwen3": ("model.layers.1.", [
+        "input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.k_proj.weight",
+        "self_attn.v_proj.weight", "self_attn.q_norm.weight", "self_attn.k_norm.weight",
+        "self_attn.o_proj.weight", "post_attention_layernorm.weight", "mlp.gate_proj.weight",
+        "mlp.up_proj.weight", "mlp.down_proj.weight"],
+        ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]),
+    "opt": ("model.decoder.layers.1.", [
+        f"{stem}.{ending}" for ending in ("weight", "bias")
+        for stem in ("self_attn_layer_norm", "self_attn.q_proj", "self_attn.k_proj",
+                     "self_attn.v_proj", "self_attn.out_proj", "final_layer_norm", "fc1", "fc2")],
+        ["model.decoder.embed_tokens.weight", "model.decoder.embed_positions.weight",
+         "model.decoder.final_layer_norm.weight", "model.decoder.final_layer_norm.bias"]),
+}
+
+
+@pytest.mark.parametrize(("name", "family"), [("qwen3-8b", "qwen3"), ("opt-125m", "opt")])
+def test_names_are_those_of_the_reference_state(name, family):
+    model, names = read_model(name), FAMILIES[family].tensors
+    prefix, in_layer, outside = LAYER_NAMES[family]
+    want = {prefix + ending for ending in in_layer} | set(outside)
+    found = set()
+    for parameter in parameters(model):
+        stem, _, ending = parameter.name.rpartition(".")
+        lead = "" if stem == "lm_head" else names.prefixes[0]
+        found.add(f"{lead}{names.stems[stem].format(layer=1)}.{ending}")
+    assert found == want
 
 
 def test_gamma_and_beta_of_a_converted_checkpoint_are_gain_and_bias(tmp_path):

@@ -160,6 +160,15 @@ def test_opt_has_two_more_position_rows_than_positions():
     assert (position.max_positions, position.rows, position.offset) == (32, 34, 2)
 
 
+def test_opt_norms_at_the_end_only_where_it_norms_before_each_part():
+    def final(**changes):
+        return read(OPT, **changes).norm.final
+
+    assert final() and final(do_layer_norm_before=True)
+    assert not final(do_layer_norm_before=False)
+    assert not final(_remove_final_layer_norm=True)
+
+
 def test_bert_is_an_encoder_normed_after_each_part_and_after_the_embedding():
     model = read(BERT)
     assert (model.kind, model.type_vocab, model.pooler) == ("encoder", 2, True)
