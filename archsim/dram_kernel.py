@@ -1,0 +1,507 @@
+"""The compiled DRAM controller: what happens in each channel, command by command.
+
+Every function here runs compiled, or as plain Python with ``NUMBA_DISABLE_JIT=1``: one source.
+All of them live in this file and are given the machine's constants, because numba's cache does
+not see an edit of another file. They work on three arrays of int64, whose places have names:
+
+``k``, the machine's constants; ``x``, one channel's whole state, in one row; ``m``, the transfers.
+"""
+
+import numpy as np
+from numba import njit
+
+__all__ = ["alike", "issue", "next_event", "ready_at", "run", "start"]
+
+NEVER = 1 << 62
+# Commands, in the order of machine.dram.COMMANDS; columns of a timer.
+ACT, PRE, PREA, REF, RD, WR = range(6)
+COMMANDS = 6
+# Scopes of a rule.
+BANK, GROUP, RANK, OTHER_RANKS, CHANNEL = range(5)
+# Classes of commands that are legal in the same cycle, first come first.
+BY_REFRESH, BY_COLUMN, BY_ROW = range(3)
+
+# Constants k. Bank >> RANK_BITS is its rank. AT_*: where a part of x begins. RULE_START is the
+# first of the places where the rules after each command begin, three numbers a rule: scope,
+# command before, cycles. FIELDS is (lowest bit, mask) of row, rank, group, bank and column.
+(
+    CHANNELS, RANKS, BANKS, GROUPS, RANK_BITS, GROUP_BITS, PORTS, DEPTH, QUEUE, OVERTAKES,
+    SHARED_BUS, SHORTCUTS, REFRESHES, BURST_CYCLES, BURST_BITS, CL, CWL, RFC, REFI,
+    ACT_WINDOW, ACT_WINDOW_CYCLES, CHANNEL_LOW, CHANNEL_BITS,
+    AT_TIMER, AT_ROW, AT_SEEN, AT_RANK, AT_QUEUE, AT_LANE, FIELDS,
+) = range(30)  # fmt: skip
+RULE_START = FIELDS + 10
+CONSTANTS = RULE_START + COMMANDS + 1
+
+# State x of one channel. PICK_*: the next command, chosen ahead and kept until it is issued.
+# LEADER: the channel simulated in this one's place; MEMBERS: how many it stands for.
+(
+    NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, HEAD, COUNT, PASSED, TURN,
+    BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS,
+    PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_INDEX, SCAN,
+) = range(20)  # fmt: skip
+# Counters; those from BUSY on are classes of cycles and sum to the total.
+(
+    ACTIVATES, READS, WRITES, PRECHARGES, REFRESHED, HITS, MISSES, CONFLICTS, ACTIVE,
+    BUSY, IDLE, REFRESH, ROW_MISS, TURNAROUND, LATE, SPACING,
+) = range(20, 36)  # fmt: skip
+# Then a timer for each bank, group, rank and the channel: the earliest cycle of each command.
+# A row for each bank: the open one, or -1. SEEN for each bank: the last scan to meet it, and a
+# RD, a WR that hits it. A rank: the last activates are a ring behind it.
+STATE = 36
+SEEN_WIDTH = 3
+DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
+# A request; the queue is a ring from HEAD, by age. OPENED: 0 its row was open, 1 it opened it,
+# 2 it closed another first.
+Q_BANK, Q_ROW, Q_COLUMN, Q_KIND, Q_MOVE, Q_ARRIVED, Q_OPENED, Q_WIDTH = range(8)
+# A lane, the place of one port in this channel, in the channel's own burst numbers.
+L_SEQUENCE, L_PIECE, L_BURST, L_END, L_KIND, L_MOVE, L_SINCE, L_WIDTH = range(8)
+
+# A transfer m[i]. LISTED: where its pieces begin in the list, or -1; FIRST, LAST: cycles of data.
+M_BASE, M_BYTES, M_STRIDE, M_PIECES, M_KIND, M_LISTED, M_SINCE, M_LEFT, M_FIRST, M_LAST = range(10)
+MOVE = 10
+
+
+@njit(cache=True)
+def ready_at(k, x, command, bank):
+    """Return the first cycle at which `command` to `bank` breaks no rule; changes nothing."""
+    rank = bank >> k[RANK_BITS]
+    timer = k[AT_TIMER] + command
+    at_group = timer + (k[BANKS] + (bank >> k[GROUP_BITS])) * COMMANDS
+    at_rank = timer + (k[BANKS] + k[GROUPS] + rank) * COMMANDS
+    at_channel = timer + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
+    t = max(max(x[timer + bank * COMMANDS], x[at_group]), max(x[at_rank], x[at_channel]))
+    if command == ACT:
+        at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+        t = max(t, x[at + ACTS + x[at + ACT_HEAD]] + k[ACT_WINDOW_CYCLES])
+    return max(t, x[COLUMN_BUS] if command >= RD else x[ROW_BUS])
+
+
+@njit(cache=True)
+def _start_timers(k, x, command, bank, now):
+    """Apply every rule that counts from `command`."""
+    rank = bank >> k[RANK_BITS]
+    for i in range(k[RULE_START + command], k[RULE_START + command + 1], 3):
+        scope, at = k[i], now + k[i + 2]
+        timer = k[AT_TIMER] + k[i + 1]
+        if scope == BANK:
+            timer += bank * COMMANDS
+        elif scope == GROUP:
+            timer += (k[BANKS] + (bank >> k[GROUP_BITS])) * COMMANDS
+        elif scope == RANK:
+            timer += (k[BANKS] + k[GROUPS] + rank) * COMMANDS
+        elif scope == CHANNEL:
+            timer += (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
+        else:
+            for r in range(k[RANKS]):
+                other = timer + (k[BANKS] + k[GROUPS] + r) * COMMANDS
+                if r != rank:
+                    x[other] = max(x[other], at)
+            continue
+        x[timer] = max(x[timer], at)
+
+
+@njit(cache=True)
+def issue(k, x, command, bank, row, now):
+    """Issue `command`; the caller has asked `ready_at`. Updates timers, buses, rows, counters."""
+    _start_timers(k, x, command, bank, now)
+    if command >= RD or k[SHARED_BUS]:
+        x[COLUMN_BUS] = now + 1
+    if command < RD or k[SHARED_BUS]:
+        x[ROW_BUS] = now + 1
+    rank = bank >> k[RANK_BITS]
+    at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+    if command == ACT:
+        x[k[AT_ROW] + bank] = row
+        head = x[at + ACT_HEAD]
+        x[at + ACTS + head] = now
+        x[at + ACT_HEAD] = head + 1 if head + 1 < k[ACT_WINDOW] else 0
+        if x[at + OPEN] == 0:
+            x[at + OPEN_SINCE] = now
+        x[at + OPEN] += 1
+        x[ACTIVATES] += 1
+    elif command == PRE or command == PREA:
+        first, last = bank, bank + 1
+        if command == PREA:
+            first, last = rank << k[RANK_BITS], (rank + 1) << k[RANK_BITS]
+        for place in range(k[AT_ROW] + first, k[AT_ROW] + last):
+            if x[place] >= 0:
+                x[place] = -1
+                x[at + OPEN] -= 1
+                x[PRECHARGES] += 1
+                if x[at + OPEN] == 0:
+                    x[ACTIVE] += now - x[at + OPEN_SINCE]
+    elif command == REF:
+        x[at + DUE] += k[REFI]
+        x[at + REFRESH_END] = now + k[RFC]
+        x[REFRESHED] += 1
+        x[ACTIVE] += k[RFC]
+
+
+@njit(cache=True)
+def _place(k, x, index):
+    """Return where in the state the request of age `index` (0 the oldest) lies."""
+    place = x[HEAD] + index
+    if place >= k[QUEUE]:
+        place -= k[QUEUE]
+    return k[AT_QUEUE] + place * Q_WIDTH
+
+
+@njit(cache=True)
+def _offer(x, time, kind, index):
+    """Keep the command if it comes before the one picked so far; of equals the first stays."""
+    if time < x[PICK_TIME] or (time == x[PICK_TIME] and kind < x[PICK_CLASS]):
+        x[PICK_TIME], x[PICK_CLASS], x[PICK_INDEX] = time, kind, index
+
+
+@njit(cache=True)
+def _consider(k, x, index, place):
+    """Offer the command that the request of age `index` at `place` needs next, if it may have one.
+
+    Called in order of age. A bank's row commands belong to its oldest request. A rank that is
+    due for refresh takes no new command.
+    """
+    scan = x[SCAN]
+    bank, kind = x[place + Q_BANK], x[place + Q_KIND]
+    row, seen = x[k[AT_ROW] + bank], k[AT_SEEN] + bank * SEEN_WIDTH
+    if row == x[place + Q_ROW]:
+        x[seen] = scan
+        seen += kind - RD + 1
+        if x[seen] == scan:
+            return  # an older request of the same kind hits this row
+        x[seen] = scan
+        if index > 0 and x[PASSED] >= k[OVERTAKES]:
+            return
+        command, group = kind, BY_COLUMN
+    elif x[seen] == scan:
+        return
+    else:
+        x[seen] = scan
+        command, group = (ACT if row < 0 else PRE), BY_ROW
+    time = max(ready_at(k, x, command, bank), x[NOW])
+    rank = bank >> k[RANK_BITS]
+    if k[REFRESHES] and time >= x[k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW]) + DUE]:
+        return
+    _offer(x, time, group, index)
+
+
+@njit(cache=True)
+def _pick(k, x):
+    """Choose the next command of the channel and when it goes."""
+    x[PICK_TIME], x[PICK_CLASS], x[PICK_KNOWN] = NEVER, BY_ROW, 1
+    x[SCAN] += 1
+    scan = x[SCAN]
+    if k[REFRESHES]:
+        for rank in range(k[RANKS]):
+            at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+            time = max(x[at + DUE], x[NOW])
+            if time > x[PICK_TIME]:
+                continue
+            legal = ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
+            _offer(x, max(legal, time), BY_REFRESH, rank)
+    place = k[AT_QUEUE] + x[HEAD] * Q_WIDTH
+    for index in range(x[COUNT]):
+        bank = x[place + Q_BANK]
+        seen = k[AT_SEEN] + bank * SEEN_WIDTH
+        # Most requests follow an older one to the same bank: they have nothing to offer.
+        if x[seen] == scan:
+            hits = x[k[AT_ROW] + bank] == x[place + Q_ROW]
+            if not hits or x[seen + x[place + Q_KIND] - RD + 1] == scan:
+                place += Q_WIDTH
+                if place == k[AT_LANE]:
+                    place = k[AT_QUEUE]
+                continue
+        _consider(k, x, index, place)
+        place += Q_WIDTH
+        if place == k[AT_LANE]:
+            place = k[AT_QUEUE]
+
+
+@njit(cache=True)
+def _below(k, channel, burst):
+    """Return how many bursts with a smaller number than `burst` lie in `channel`."""
+    span = k[CHANNEL_LOW] + k[CHANNEL_BITS]
+    inside = (burst & ((1 << span) - 1)) - (channel << k[CHANNEL_LOW])
+    return ((burst >> span) << k[CHANNEL_LOW]) + min(max(inside, 0), 1 << k[CHANNEL_LOW])
+
+
+@njit(cache=True)
+def _bounds(k, move, listed, piece):
+    """Return the first burst of a piece, the one after its last, and its command."""
+    base, kind = move[M_BASE] + piece * move[M_STRIDE], move[M_KIND]
+    if move[M_LISTED] >= 0:
+        base, kind = listed[move[M_LISTED] + piece, 0], listed[move[M_LISTED] + piece, 1]
+    last = (base + move[M_BYTES] - 1) >> k[BURST_BITS]
+    return base >> k[BURST_BITS], last + 1, kind
+
+
+@njit(cache=True)
+def _refill(k, x, m, listed, started, channel, port):
+    """Move an empty lane on to the port's next piece with a burst in this channel, if any."""
+    at = k[AT_LANE] + port * L_WIDTH
+    while x[at + L_BURST] >= x[at + L_END] and x[at + L_SEQUENCE] < started[port]:
+        i = port * k[DEPTH] + (x[at + L_SEQUENCE] & (k[DEPTH] - 1))
+        if x[at + L_PIECE] == m[i, M_PIECES]:
+            x[at + L_SEQUENCE] += 1
+            x[at + L_PIECE] = 0
+            continue
+        low, high, kind = _bounds(k, m[i], listed, x[at + L_PIECE])
+        x[at + L_PIECE] += 1
+        x[at + L_BURST], x[at + L_END] = _below(k, channel, low), _below(k, channel, high)
+        x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, m[i, M_SINCE]
+
+
+@njit(cache=True)
+def _arrival(k, x):
+    """Return when the next request enters the queue: one a cycle, while there is room."""
+    best = NEVER
+    if x[COUNT] < k[QUEUE]:
+        for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
+            if x[at + L_BURST] < x[at + L_END]:
+                best = min(best, max(x[at + L_SINCE], x[ACCEPT]))
+    return best
+
+
+@njit(cache=True)
+def _accept(k, x, now):
+    """Take one request from the ports, round-robin; return the port it came from."""
+    port = x[TURN]
+    at = k[AT_LANE] + port * L_WIDTH
+    while x[at + L_BURST] >= x[at + L_END] or x[at + L_SINCE] > now:
+        port = port + 1 if port + 1 < k[PORTS] else 0
+        at = k[AT_LANE] + port * L_WIDTH
+    burst, place = x[at + L_BURST], _place(k, x, x[COUNT])
+    bank = (burst >> k[FIELDS + 2] & k[FIELDS + 3]) << k[RANK_BITS]
+    bank += (burst >> k[FIELDS + 4] & k[FIELDS + 5]) << k[GROUP_BITS]
+    x[place + Q_BANK] = bank + (burst >> k[FIELDS + 6] & k[FIELDS + 7])
+    x[place + Q_ROW] = burst >> k[FIELDS] & k[FIELDS + 1]
+    x[place + Q_COLUMN] = burst >> k[FIELDS + 8] & k[FIELDS + 9]
+    x[place + Q_KIND], x[place + Q_MOVE] = x[at + L_KIND], x[at + L_MOVE]
+    x[place + Q_ARRIVED], x[place + Q_OPENED] = now, 0
+    if x[COUNT] == 0:
+        x[BUSY_SINCE] = now
+    x[COUNT] += 1
+    x[ACCEPT] = now + 1
+    x[TURN] = port + 1 if port + 1 < k[PORTS] else 0
+    x[at + L_BURST] = burst + 1
+    if x[PICK_KNOWN]:
+        _consider(k, x, x[COUNT] - 1, place)
+    return port
+
+
+@njit(cache=True)
+def _until(x, place, at, bound, kind):
+    """Give the cycles from `place` to `bound`, but none from `at` on, to the class `kind`."""
+    cycles = min(bound, at) - place
+    if cycles <= 0:
+        return place
+    x[kind] += cycles
+    return place + cycles
+
+
+@njit(cache=True)
+def _account(k, x, place, now, latency):
+    """Give every cycle the data bus stood still before this burst to a class.
+
+    Seen `latency` earlier, where the burst's command waited: idle while nothing was queued, then
+    what the burst waited for, the earlier of these classes first.
+    """
+    bank, kind = x[place + Q_BANK], x[place + Q_KIND]
+    rank = bank >> k[RANK_BITS]
+    at = x[DATA_END] - latency
+    if at < now:
+        timer = k[AT_TIMER] + kind
+        refreshed = x[k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW]) + REFRESH_END]
+        at = _until(x, at, now, x[BUSY_SINCE], IDLE)
+        at = _until(x, at, now, refreshed, REFRESH)
+        at = _until(x, at, now, x[timer + bank * COMMANDS], ROW_MISS)
+        if x[LAST_KIND] != kind or x[LAST_RANK] != rank:
+            for node in (bank >> k[GROUP_BITS], k[GROUPS] + rank, k[GROUPS] + k[RANKS]):
+                at = _until(x, at, now, x[timer + (k[BANKS] + node) * COMMANDS], TURNAROUND)
+        at = _until(x, at, now, x[place + Q_ARRIVED], LATE)
+        _until(x, at, now, now, SPACING)
+    x[BUSY] += k[BURST_CYCLES]
+    x[DATA_END] = now + latency + k[BURST_CYCLES]
+    x[LAST_KIND], x[LAST_RANK] = kind, rank
+
+
+@njit(cache=True)
+def _serve(k, x, m, index, now):
+    """Issue the column command of a request and let it go; return when its transfer is done."""
+    place = _place(k, x, index)
+    kind, i = x[place + Q_KIND], x[place + Q_MOVE]
+    latency = k[CL] if kind == RD else k[CWL]
+    _account(k, x, place, now, latency)
+    issue(k, x, kind, x[place + Q_BANK], -1, now)
+    x[READS + kind - RD] += 1
+    x[HITS + x[place + Q_OPENED]] += 1
+    # Close the gap from the older side: the oldest request is the usual one.
+    for age in range(index, 0, -1):
+        younger, older = _place(k, x, age), _place(k, x, age - 1)
+        for field in range(Q_WIDTH):
+            x[younger + field] = x[older + field]
+    x[HEAD] = x[HEAD] + 1 if x[HEAD] + 1 < k[QUEUE] else 0
+    x[COUNT] -= 1
+    x[PASSED] = x[PASSED] + 1 if index else 0
+    x[ACCEPT] = max(x[ACCEPT], now + 1)
+    m[i, M_FIRST] = min(m[i, M_FIRST], now + latency)
+    m[i, M_LAST] = max(m[i, M_LAST], now + latency + k[BURST_CYCLES])
+    m[i, M_LEFT] -= x[MEMBERS]
+    return m[i, M_LAST] if m[i, M_LEFT] == 0 else NEVER
+
+
+@njit(cache=True)
+def _act(k, x, m, trace, now):
+    """Issue the picked command; return when a transfer that ends with it is done, or NEVER."""
+    group, index = x[PICK_CLASS], x[PICK_INDEX]
+    x[PICK_KNOWN] = 0
+    done, row, column = NEVER, -1, -1
+    if group == BY_REFRESH:
+        at = k[AT_RANK] + index * (ACTS + k[ACT_WINDOW])
+        command, bank = (PREA if x[at + OPEN] > 0 else REF), index << k[RANK_BITS]
+        issue(k, x, command, bank, row, now)
+    else:
+        place = _place(k, x, index)
+        bank, row = x[place + Q_BANK], x[place + Q_ROW]
+        if group == BY_COLUMN:
+            command, column = x[place + Q_KIND], x[place + Q_COLUMN]
+            done = _serve(k, x, m, index, now)
+        else:
+            command = ACT if x[k[AT_ROW] + bank] < 0 else PRE
+            x[place + Q_OPENED] = max(x[place + Q_OPENED], 1 if command == ACT else 2)
+            issue(k, x, command, bank, row, now)
+    if len(trace):
+        n = trace[0, 0] + 1  # the first row holds how many follow
+        trace[0, 0] = n
+        trace[n, 0], trace[n, 1], trace[n, 2] = now, x[LEADER], command
+        trace[n, 3], trace[n, 4], trace[n, 5] = bank, row, column
+    return done
+
+
+@njit(cache=True)
+def _skip_refreshes(k, x, horizon):
+    """Let all refreshes of an idle channel before `horizon` but the last happen, if on time."""
+    for rank in range(k[RANKS]):
+        at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+        if x[at + OPEN] > 0 or ready_at(k, x, REF, rank << k[RANK_BITS]) > x[at + DUE]:
+            return
+    for rank in range(k[RANKS]):
+        at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+        skipped = (horizon - x[at + DUE] + k[REFI] - 1) // k[REFI] - 1
+        if skipped > 0:
+            x[at + DUE] += skipped * k[REFI]
+            x[REFRESHED] += skipped
+            x[ACTIVE] += skipped * k[RFC]
+    x[PICK_KNOWN] = 0
+
+
+@njit(cache=True)
+def _full(trace):
+    return len(trace) > 0 and trace[0, 0] == len(trace) - 1
+
+
+@njit(cache=True)
+def _advance(k, x, m, listed, started, trace, horizon):
+    """Run one channel up to, not including, `horizon` or the end of a transfer before it.
+
+    Returns when the first transfer ends that a command of this run brought to its end, or NEVER.
+    """
+    done = NEVER
+    while True:
+        arrival = _arrival(k, x)
+        if not x[PICK_KNOWN]:
+            _pick(k, x)
+            quiet = min(arrival, horizon)
+            idle = x[COUNT] == 0 and k[REFRESHES] and k[SHORTCUTS]
+            if idle and quiet - x[PICK_TIME] > 2 * k[REFI]:
+                _skip_refreshes(k, x, quiet)
+                _pick(k, x)
+        now = min(arrival, x[PICK_TIME])
+        x[NEXT] = now
+        if now >= min(horizon, done) or _full(trace):
+            return done
+        x[NOW] = now
+        if arrival == now:
+            port = _accept(k, x, now)
+            _refill(k, x, m, listed, started, x[LEADER], port)
+        else:
+            done = min(done, _act(k, x, m, trace, now))
+
+
+@njit(cache=True)
+def next_event(k, s, m):
+    """Return a cycle before which no channel does anything and no transfer ends."""
+    earliest = NEVER
+    for c in range(k[CHANNELS]):
+        if s[c, LEADER] == c:
+            earliest = min(earliest, s[c, NEXT])
+    for i in range(k[PORTS] * k[DEPTH]):
+        if m[i, M_LEFT] == 0:
+            earliest = min(earliest, m[i, M_LAST])
+    return earliest
+
+
+@njit(cache=True)
+def run(k, s, m, listed, started, trace, until):
+    """Run all channels to `until`, or to the first end of a transfer; return that cycle.
+
+    No channel passes the end of a transfer that another channel brings about: all move within a
+    window as long as the shortest way from a command to the end of its data.
+    """
+    window, leaders = min(k[CL], k[CWL]) + k[BURST_CYCLES], 0
+    for c in range(k[CHANNELS]):
+        leaders += s[c, LEADER] == c
+    for i in range(k[PORTS] * k[DEPTH]):
+        if m[i, M_LEFT] == 0:
+            until = min(until, m[i, M_LAST])
+    while True:
+        now = NEVER
+        for c in range(k[CHANNELS]):
+            if s[c, LEADER] == c:
+                now = min(now, s[c, NEXT])
+        if now >= until or _full(trace):
+            return until
+        horizon = until if leaders == 1 else min(until, now + window)
+        for c in range(k[CHANNELS]):
+            if s[c, LEADER] == c and s[c, NEXT] < horizon:
+                until = min(until, _advance(k, s[c], m, listed, started, trace, horizon))
+
+
+@njit(cache=True)
+def alike(k, move, listed):
+    """Return for each channel the first channel whose bursts of a transfer are the same.
+
+    Bursts are the same when they have the same numbers within their channels, in the same order.
+    """
+    label = np.arange(k[CHANNELS])
+    for c in range(k[CHANNELS]):
+        for other in range(c):
+            if label[other] == other and _same_share(k, move, listed, c, other):
+                label[c] = other
+                break
+    return label
+
+
+@njit(cache=True)
+def _same_share(k, move, listed, a, b):
+    for piece in range(move[M_PIECES]):
+        low, high, _ = _bounds(k, move, listed, piece)
+        if _below(k, a, low) != _below(k, b, low) or _below(k, a, high) != _below(k, b, high):
+            return False
+    return True
+
+
+@njit(cache=True)
+def start(k, s, m, listed, started, port):
+    """Put the transfer written to the port's next row of `m` under way."""
+    i = port * k[DEPTH] + (started[port] & (k[DEPTH] - 1))
+    left = 0
+    for piece in range(m[i, M_PIECES]):
+        low, high, _ = _bounds(k, m[i], listed, piece)
+        left += high - low
+    m[i, M_LEFT] = left
+    started[port] += 1
+    for c in range(k[CHANNELS]):
+        if s[c, LEADER] == c:
+            _refill(k, s[c], m, listed, started, c, port)
+            s[c, NEXT] = min(s[c, NEXT], m[i, M_SINCE])
