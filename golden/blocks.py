@@ -7,8 +7,10 @@ becomes:
 - power-of-two scale (mx*, bfp*): 2**(floor(log2(largest magnitude)) - exponent of the element's
   largest value), at least 2**-127; elements saturate. A NaN or infinity makes the scale NaN.
 - int*_group: scale = largest magnitude / largest code, in the scale's format.
-- uint*_group, qoq_kv4: scale = (high - low) / largest code, zero = -low / scale. An integer zero
-  point takes in 0 between low and high.
+- uint*_group: scale = (high - low) / largest code and zero = -low / scale, a whole number, where
+  low and high take in 0. An element is (code - zero) * scale.
+- qoq_kv4: the same scale of the true low and high; the zero is low itself, in the zero's format.
+  An element is code * scale + zero.
 - nvfp4: one float32 scale a tensor, largest magnitude / (6 * 448), under the groups' scales.
 - qoq_w4: rows to int8 within +-119, then groups of those: scale = round((high - low) / 15), at
   least 1, and an integer zero point.
@@ -48,7 +50,8 @@ def quantise(values: ArrayLike, fmt: Format, group: int = 0) -> Sections:
         return _typed(_two_levels(x, fmt, size), fmt, x.shape)
     groups = _split(x, size)
     if fmt.zero:
-        return _typed(_asymmetric(groups, fmt), fmt, x.shape)
+        made = _offset if FORMATS[fmt.zero].is_float else _asymmetric
+        return _typed(made(groups, fmt), fmt, x.shape)
     if fmt.tensor_scale:
         return _typed(_under_tensor_scale(groups, fmt), fmt, x.shape)
     return _typed(_symmetric(groups, fmt), fmt, x.shape)
@@ -58,10 +61,11 @@ def dequantise(parts: Sections, fmt: Format, group: int = 0) -> Reals:
     """Return the exact values [..., K] of the sections `parts` of block format `fmt`."""
     elements = parts["elements"]
     q = _split(elements.astype(np.float64), group or fmt.group)
-    if "zeros" in parts:
-        q = q - parts["zeros"][..., None]
-    scales = parts["scales"][..., None] * 2.0**-fmt.fraction_bits
-    value = (q * scales).reshape(*elements.shape[:-1], -1)[..., : elements.shape[-1]]
+    offset = bool(fmt.zero) and FORMATS[fmt.zero].is_float
+    zeros = parts["zeros"][..., None] if fmt.zero else 0.0
+    scaled = (q if offset else q - zeros) * (parts["scales"][..., None] * 2.0**-fmt.fraction_bits)
+    value = scaled + zeros if offset else scaled
+    value = value.reshape(*elements.shape[:-1], -1)[..., : elements.shape[-1]]
     if "row_scales" in parts:
         value = value * parts["row_scales"][..., None]
     return value * parts.get("tensor_scale", 1.0)
@@ -118,16 +122,21 @@ def _symmetric(x: Reals, fmt: Format) -> Sections:
 
 
 def _asymmetric(x: Reals, fmt: Format) -> Sections:
-    zero_format = FORMATS[fmt.zero]
-    low, high = x.min(axis=-1), x.max(axis=-1)
-    if not zero_format.is_float:
-        low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     top = FORMATS[fmt.element].largest
+    low = np.minimum(x.min(axis=-1), 0.0)
+    high = np.maximum(x.max(axis=-1), 0.0)
     scale = round_to((high - low) / top, FORMATS[fmt.scale], saturate=True)
-    if zero_format.is_float:  # a constant group still needs a scale to carry its value
-        scale = np.where((scale == 0) & (low != 0), FORMATS[fmt.scale].smallest, scale)
-    zero = round_to(_over(-low, scale), zero_format, saturate=True)
-    elements = np.clip(np.rint(_over(x, scale[..., None]) + zero[..., None]), 0, top)
+    zero = np.clip(np.rint(_over(-low, scale)), 0, top)
+    elements = np.clip(np.rint(_over(x, scale[..., None])) + zero[..., None], 0, top)
+    return {"elements": elements, "scales": scale, "zeros": zero}
+
+
+def _offset(x: Reals, fmt: Format) -> Sections:
+    top = FORMATS[fmt.element].largest
+    low, high = x.min(axis=-1), x.max(axis=-1)
+    scale = round_to((high - low) / top, FORMATS[fmt.scale], saturate=True)
+    zero = round_to(low, FORMATS[fmt.zero], saturate=True)
+    elements = np.clip(np.rint(_over(x - zero[..., None], scale[..., None])), 0, top)
     return {"elements": elements, "scales": scale, "zeros": zero}
 
 
