@@ -1,90 +1,158 @@
-"""Transfers of the DMA engines: a strided tile as pieces of DRAM, and what a transfer takes.
+"""The DMA engines in time: transfers between DRAM and the buffers.
 
 A LOAD asks for its bursts ``setup_cycles`` after it starts. Its data crosses the crossbar and is
-written to the buffer as it comes; the port and the crossbar are asked for when the first burst
-of an unloaded memory could arrive, one word and ``bytes_per_cycle`` a cycle. It completes when
-the last of the three is through: memory, crossbar, port. A STORE reads the buffer first, and its
-bursts are asked for once the first word has crossed; it completes when its write is visible.
-An engine holds at most ``outstanding`` transfers and completes them in their order.
+written to the buffer as it comes; the crossbar and the port are asked for from when the first data
+of an unloaded memory could have crossed, ``bytes_per_cycle`` and one word a cycle. It completes
+when the memory's last data has crossed and was written, one cycle, and both gave their last word.
+A STORE asks for port and crossbar first and for its bursts once the first word has crossed; it
+completes when its write is visible in DRAM and its last word has crossed. An engine holds at most
+``outstanding`` transfers, starts one a cycle, and completes them in order.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
-__all__ = ["Piece", "gathered", "pieces", "runs"]
+from archsim.dram import Memory
+from archsim.flight import At, Part
+from archsim.pieces import Piece
+from archsim.ports import Ports
+from machine.chip import Machine
+from machine.opcodes import Opcode
 
-
-class Piece(NamedTuple):
-    """`rows` runs of `row_bytes`, `stride_bytes` apart; the first `offset_bytes` from the tile."""
-
-    offset_bytes: int
-    row_bytes: int
-    rows: int
-    stride_bytes: int
+__all__ = ["Dma", "MemoryClock"]
 
 
-def _merged(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-    """Return the elements of a contiguous run, and the (size, stride) of the axes outside it."""
-    axes = [(size, stride) for size, stride in zip(shape, strides, strict=True) if size != 1]
-    run = 1
-    axes.sort(key=lambda axis: abs(axis[1]), reverse=True)
-    while axes and axes[-1][1] == run:
-        run *= axes.pop()[0]
-    outer: list[tuple[int, int]] = []
-    for size, stride in axes:
-        if outer and outer[-1][1] == size * stride:
-            outer[-1] = (outer[-1][0] * size, stride)
+class MemoryClock:
+    """The memory of a chip in the engine's ticks, and who waits for each transfer."""
+
+    def __init__(self, machine: Machine, *, ports: int):
+        self.memory = Memory(machine.dram, ports=ports)
+        self.period = machine.ticks(machine.dram.clock)
+        self._waiting: dict[int, tuple[Callable[[int], None], int]] = {}  # tag -> (whom, left)
+        self._tags: dict[int, int] = {}  # tag of a part of a transfer -> tag of the whole
+        self._number = 0
+
+    def start(self, port: int, found: tuple[Piece, ...], base: int, *, write: bool, now: int,
+              done: Callable[[int], None]) -> None:
+        """Start the transfer of `found`, `base` bytes into the memory; call `done` at its end."""
+        cycle = -(-now // self.period)
+        whole = self._number
+        lists = _lists(found, base)
+        self._waiting[whole] = (done, len(lists))
+        for row_bytes, addresses, piece in lists:
+            self._tags[self._number] = whole
+            if piece is not None:
+                self.memory.start(
+                    self._number, port, write=write, address_bytes=base + piece.offset_bytes,
+                    row_bytes=row_bytes, rows=piece.rows, stride_bytes=piece.stride_bytes,
+                    now=cycle)
+            else:
+                self.memory.start_list(
+                    self._number, port, write=write, addresses_bytes=addresses,
+                    row_bytes=row_bytes, now=cycle)
+            self._number += 1
+
+    def next_event(self) -> int | None:
+        """Return a tick before which no transfer ends; None if none is under way."""
+        cycle = self.memory.next_event()
+        return None if cycle is None else cycle * self.period
+
+    def advance(self, until: int, at: At) -> bool:
+        """Go on to `until`, or to the first transfer that ends; return whether one did."""
+        ended = self.memory.advance(max(self.memory.now, until // self.period))
+        for completion in ended:
+            whole = self._tags.pop(completion.tag)
+            done, left = self._waiting.pop(whole)
+            if left > 1:
+                self._waiting[whole] = (done, left - 1)
+            else:
+                at(completion.done_cycle * self.period, done)
+        return bool(ended)
+
+
+def _lists(found: tuple[Piece, ...], base: int) -> list[tuple[int, list[int], Piece | None]]:
+    """Join pieces with runs of one size to lists of addresses; one piece alone stays one."""
+    if len(found) == 1:
+        return [(found[0].row_bytes, [], found[0])]
+    lists: list[tuple[int, list[int], Piece | None]] = []
+    for piece in found:
+        if not lists or lists[-1][0] != piece.row_bytes:
+            lists.append((piece.row_bytes, [], None))
+        first = base + piece.offset_bytes
+        lists[-1][1].extend(first + row * piece.stride_bytes for row in range(piece.rows))
+    return lists
+
+
+class Dma:
+    """The DMA engines of one chip."""
+
+    def __init__(self, machine: Machine, clock: MemoryClock, ports: Ports, at: At,
+                 record: Callable[[Part, int, int], None],
+                 retired: Callable[[Part, int, int], None]):
+        self._clock, self._ports, self._at = clock, ports, at
+        self._record, self._retired = record, retired
+        self.outstanding = machine.dma.outstanding
+        period = machine.ticks(machine.dma.clock)
+        cross = machine.ticks(machine.crossbar.clock)
+        self.period = period
+        self._setup = machine.dma.setup_cycles * period
+        self._latency = (
+            machine.dram.read_latency_cycles - machine.dram.burst_cycles) * clock.period
+        self._cross = machine.crossbar.latency_cycles * cross
+        self._cross_period = cross
+        self._width = machine.crossbar.bytes_per_cycle
+        self._buffer = machine.scratchpad.latency_cycles * machine.ticks(machine.scratchpad.clock)
+
+    def start(self, part: Part, found: tuple[Piece, ...], base: int, now: int) -> None:
+        """Start a transfer at `now`; `found` are its pieces in DRAM."""
+        lane = part.lane
+        lane.in_flight.append(part)
+        lane.last_start = now
+        part.through = self._through
+        load = part.flight.plan.opcode is Opcode.LOAD
+        part.pending = 3  # the memory, the crossbar, and the ports until they are asked
+        moves = now + self._setup
+        if load:
+            asks, data = moves, moves + self._latency + self._cross
         else:
-            outer.append((size, stride))
-    return run, outer
+            data, asks = moves, moves + self._buffer + self._cross
+        # A word of the port and one of the crossbar is what a cycle moves, alone.
+        words = max([-(-part.demand.moved_bytes // self._width),
+                     *(use.words for use in part.demand.ports)])
+        part.first = data
+        part.work_end = max(data, lane.beats_end) + words * self._cross_period
+        lane.beats_end = part.work_end
 
+        def memory(now: int) -> None:
+            self._clock.start(lane.units[0], found, base, write=not load, now=now,
+                              done=lambda end: self._memory_done(part, end))
 
-def runs(shape: Sequence[int], strides: Sequence[int], bits: int) -> tuple[int, int]:
-    """Return how many contiguous runs a tile of `bits`-bit elements has, and the bytes of one."""
-    if 0 in shape:
-        return 0, 0
-    run, outer = _merged(shape, strides)
-    count = 1
-    for size, _ in outer:
-        count *= size
-    return count, -(-run * bits // 8)
+        self._at(asks, memory)
+        self._at(data, lambda now: self._move(part, now))
 
+    def _move(self, part: Part, now: int) -> None:
+        """Ask for the crossbar and the ports."""
+        route = self._ports.crossbar(part.lane.units[0])
+        words = -(-part.demand.moved_bytes // self._width)
+        route.group.ask(route, words, now, part)
+        part.ask(now)
+        part.came(now)
 
-def pieces(shape: Sequence[int], strides: Sequence[int], bits: int) -> tuple[Piece, ...]:
-    """Return a tile of `bits`-bit elements as two-dimensional pieces, in address order.
+    def _memory_done(self, part: Part, now: int) -> None:
+        part.last = now
+        part.came(now)
 
-    A run that starts inside a byte counts from that byte.
-    """
-    if 0 in shape:
-        return ()
-    run, outer = _merged(shape, strides)
-    row_bytes = -(-run * bits // 8)
-    if not outer:
-        return (Piece(0, row_bytes, 1, row_bytes),)
-    rows, stride = outer[-1]
-    corners = [0]
-    for size, step in outer[:-1]:
-        corners = [corner + index * step for corner in corners for index in range(size)]
-    stride_bytes = stride * bits // 8
-    return tuple(Piece(corner * bits // 8, row_bytes, rows, stride_bytes) for corner in corners)
+    def _through(self, part: Part, now: int) -> None:
+        """All three are through; complete in order, never before the transfer in front."""
+        if part.flight.plan.opcode is Opcode.LOAD:
+            end = max(part.last + self._cross + self._cross_period, part.port_end)
+        else:
+            end = max(part.last, part.port_end + self._cross)
+        self._at(end, lambda now: self._ready(part, now))
 
-
-def gathered(
-    shape: Sequence[int], strides: Sequence[int], bits: int, *,
-    axis: int, granule: int, index: Sequence[int],
-) -> tuple[Piece, ...]:
-    """Return the pieces of a tile whose positions along `axis` go through an index list.
-
-    Position p lies at ``index[p // granule] * granule + p % granule``.
-    """
-    found: list[Piece] = []
-    size, stride = shape[axis], strides[axis]
-    for start in range(0, size, granule):
-        part = list(shape)
-        part[axis] = min(granule, size - start)
-        moved = index[start // granule] * granule * stride * bits // 8
-        found += [
-            piece._replace(offset_bytes=piece.offset_bytes + moved)
-            for piece in pieces(part, strides, bits)
-        ]
-    return tuple(found)
+    def _ready(self, part: Part, now: int) -> None:
+        part.ready = True
+        waiting = part.lane.in_flight
+        while waiting and waiting[0].ready:
+            front = waiting.popleft()
+            self._record(front, max(front.port_end, front.last), now)
+            self._retired(front, now, now)

@@ -1,10 +1,10 @@
-"""Transfers: every byte of a strided tile is in exactly one run, in address order."""
+"""Pieces: every byte of a strided tile is in exactly one run, in address order."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archsim.dma import Piece, gathered, pieces, runs
+from archsim.pieces import Piece, gathered, pieces, runs
 
 
 def bytes_of(found):

@@ -1,0 +1,142 @@
+"""Where the cycles went: every tick of every resource in exactly one class.
+
+The classes in order of priority; a tick that several describe belongs to the first of them.
+
+busy           a unit takes a beat of input (array), computes (vector), moves a word (dma, link);
+               a port moves a word; a DRAM channel's data bus carries data
+bank_conflict  the unit's port was served by no bank
+port_conflict  the unit's port, or the crossbar, served another client
+bus_conflict   DRAM: commands of different bursts stood too close
+row_miss       DRAM: the row was not open yet
+turnaround     DRAM: the data bus changed direction or rank
+refresh        DRAM: the rank was in refresh
+mode_switch    DRAM that computes: a change between memory and compute mode
+memory_wait    a DMA engine waits for the memory, a receiver for its message
+fill           before the first beat: weights load, a first burst is on its way
+drain          after the last beat: sums leave, a last word crosses
+control        the unit's queue issues, or runs LOOP, END, SCALAR, READ
+token_wait     the head of the queue waits for a token or, a fence, for earlier instructions
+unused         no work was offered: the head of the queue is for other units, or waits for them;
+               a port or channel has no request, or none that can go
+halted         the queue has ended, or the program has no queue for the unit
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from archsim.log import InstructionLog
+
+__all__ = ["CLASSES", "PARTS", "OpCycles", "by_operation", "classify", "uncovered"]
+
+CLASSES = (
+    "busy", "bank_conflict", "port_conflict", "bus_conflict", "row_miss", "turnaround", "refresh",
+    "mode_switch", "memory_wait", "fill", "drain", "control", "token_wait", "unused", "halted",
+)
+# The classes between the boundaries of a part; a receiver waits first, the others last.
+PARTS = (
+    "memory_wait", "fill", "busy", "bank_conflict", "port_conflict", "memory_wait", "drain",
+)
+
+
+def uncovered(covered: np.ndarray, added: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return how many ticks `added` holds that `covered` does not, and the union of both.
+
+    Both are int64 [n, 2] of half-open intervals, in any order and overlapping; the union is
+    disjoint and ascending.
+    """
+    before = int((covered[:, 1] - covered[:, 0]).sum()) if len(covered) else 0
+    both = np.concatenate([covered, added[added[:, 1] > added[:, 0]]])
+    if len(both) == 0:
+        return 0, both
+    both = both[np.argsort(both[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(both[:, 1])
+    opens = np.ones(len(both), bool)
+    opens[1:] = both[1:, 0] > ends[:-1]
+    first = np.flatnonzero(opens)
+    last = np.append(first[1:], len(both)) - 1
+    union = np.stack([both[first, 0], ends[last]], axis=1)
+    return int((union[:, 1] - union[:, 0]).sum()) - before, union
+
+
+def classify(
+    parts: np.ndarray, marks: Sequence[tuple[int, str]], total: int
+) -> dict[str, int]:
+    """Return the ticks of each class of one unit; they sum to `total`.
+
+    `parts` is int64 [n, 8], the boundaries of each execution on the unit as `PARTS` has them.
+    `marks` are the states of its queue, (tick from which it holds, class), ascending from 0.
+    """
+    intervals: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}
+    for place, name in enumerate(PARTS):
+        intervals[name].append(parts[:, place : place + 2])
+    edges = np.array([tick for tick, _ in marks] + [total], np.int64)
+    spans = np.stack([edges[:-1], edges[1:]], axis=1)
+    names = np.array([name for _, name in marks])
+    for name in set(names.tolist()):
+        intervals[name].append(spans[names == name])
+    counts, covered = {}, np.zeros((0, 2), np.int64)
+    for name in CLASSES:
+        added = np.concatenate([covered[:0], *intervals[name]])
+        counts[name], covered = uncovered(covered, np.minimum(added, total))
+    return counts
+
+
+class OpCycles:
+    """What the log says of one operation in one layer; ticks."""
+
+    __slots__ = ("busy", "charged", "instructions", "last", "layer", "op", "start")
+
+    def __init__(self, layer: int, op: int, instructions: int, start: int, last: int, busy: int,
+                 charged: int):
+        self.layer, self.op = layer, op
+        self.instructions = instructions
+        self.start, self.last = start, last  # its first start and its last completion
+        self.busy = busy  # ticks in which at least one of its instructions was under way
+        self.charged = charged  # its share of the run, see `by_operation`
+
+    @property
+    def span(self) -> int:
+        """Ticks from its first start to its last completion."""
+        return self.last - self.start
+
+
+def _charges(start: Sequence[int], completion: Sequence[int]) -> list[int]:
+    """Return of each interval the ticks that no interval which ends before it holds."""
+    charges = [0] * len(start)
+    union: list[tuple[int, int]] = []  # disjoint, ascending
+    for row in sorted(range(len(start)), key=lambda row: (completion[row], start[row])):
+        low, high = start[row], completion[row]
+        charge = high - low
+        while union and union[-1][1] >= low:
+            other_low, other_high = union.pop()
+            charge -= other_high - max(low, other_low)
+            if other_low <= low:
+                low = other_low
+                break
+        charges[row] = charge
+        union.append((low, high))
+    return charges
+
+
+def by_operation(log: InstructionLog) -> list[OpCycles]:
+    """Return the cycles of every (layer, op), in order of first start.
+
+    A tick in which instructions are under way is charged to the one of them that completes first.
+    So the shares sum to the ticks in which anything was under way.
+    """
+    if not len(log):
+        return []
+    start = np.array(log.start, np.int64)
+    completion = np.array(log.completion, np.int64)
+    keys = np.stack([np.array(log.layer, np.int64), np.array(log.op, np.int64)], axis=1)
+    charged = np.array(_charges(log.start, log.completion), np.int64)
+    groups, which = np.unique(keys, axis=0, return_inverse=True)
+    found = []
+    for number, (layer, op) in enumerate(groups.tolist()):
+        rows = which.reshape(-1) == number
+        spans = np.stack([start[rows], completion[rows]], axis=1)
+        busy, _ = uncovered(spans[:0], spans)
+        found.append(OpCycles(layer, op, int(rows.sum()), int(start[rows].min()),
+                              int(completion[rows].max()), busy, int(charged[rows].sum())))
+    return sorted(found, key=lambda one: (one.start, one.layer, one.op))

@@ -1,0 +1,83 @@
+"""What a run needs to know of data: values that READs find, and index lists of gathers.
+
+A launch table's tensors are known to the simulator; everything else comes from a value trace.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from archsim.demand import Plan, operand_bits
+from archsim.pieces import Piece, gathered, pieces
+from archsim.stream import Stream
+from machine.control import Step, Tile
+from machine.errors import UserError
+from machine.program import Launch, Operand, Program, Space, SymbolKind
+
+__all__ = ["Values"]
+
+
+class Values:
+    """The launch table's tensors by address, and the value trace of each queue."""
+
+    def __init__(self, program: Program, launch: Launch, values: Mapping[str, Sequence[int]]):
+        self._tensors = []
+        for symbol in program.symbols:
+            if symbol.kind is SymbolKind.LAUNCH and symbol.name in launch.tensors:
+                self._tensors.append((symbol, launch.tensors[symbol.name]))
+        self._traces = {queue: deque(trace) for queue, trace in values.items()}
+        self._program = program
+        self._pieces: dict[tuple[int, tuple[int, ...]], tuple[Piece, ...]] = {}
+
+    def read(self, stream: Stream, where: str, tile: Tile) -> int:
+        """Return the integer that a READ of `tile` finds."""
+        trace = self._traces.get(str(stream.queue))
+        if trace:
+            return trace.popleft()
+        known = self._launched(tile, 1, stream.queue.chip)
+        if known is None:
+            raise UserError(f"{where}: the value read must be in the launch table or in values")
+        return known[0]
+
+    def transfer(self, plan: Plan, step: Step, rank: int) -> tuple[tuple[Piece, ...], int]:
+        """Return the pieces of the DRAM tile of a transfer, and its first element's address.
+
+        Empty where neither side is in DRAM.
+        """
+        for operand in plan.operands.values():
+            if operand.space is Space.DRAM:
+                tile = step.resolve(operand, rank)
+                base = tile.address_bytes + tile.offset_elements * operand_bits(operand) // 8
+                return self._found(plan, step, operand, tile, rank), base
+        return (), 0
+
+    def _found(
+        self, plan: Plan, step: Step, operand: Operand, tile: Tile, rank: int
+    ) -> tuple[Piece, ...]:
+        bits = operand_bits(operand)
+        gather = operand.gather
+        if gather is None:
+            key = (id(operand), tile.shape)
+            if key not in self._pieces:
+                self._pieces[key] = pieces(tile.shape, operand.strides, bits)
+            return self._pieces[key]
+        needed = -(-tile.shape[gather.axis] // gather.granule)
+        source = step.resolve(self._program.operands[gather.index], rank)
+        index = self._launched(source, needed, plan.chip)
+        if index is None:
+            raise UserError(
+                f"{plan.where}: the index list of {operand.name} must be in the launch table")
+        return gathered(tile.shape, operand.strides, bits, axis=gather.axis,
+                        granule=gather.granule, index=index)
+
+    def _launched(self, tile: Tile, length: int, chip: int) -> Sequence[int] | None:
+        """Return `length` integers of the launch table's tensor that `tile` begins in."""
+        bits = operand_bits(tile.operand)
+        for symbol, values in self._tensors:
+            if (symbol.space, symbol.chip) != (tile.space, chip):
+                continue
+            from_bits = (tile.address_bytes - symbol.address_bytes) * 8
+            at, rest = divmod(from_bits + tile.offset_elements * bits, bits)
+            if not rest and 0 <= at and at + length <= len(values):
+                return values[at : at + length]
+        return None
+
