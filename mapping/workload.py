@@ -10,6 +10,7 @@ from math import prod
 from typing import Literal
 
 from machine.config import config, require
+from machine.errors import must_be
 from machine.vector import Mask, VectorOp
 from mapping.formats import Formats, TensorRole
 
@@ -53,17 +54,28 @@ class Phase:
 
 def prefill(batch: int, tokens: int, cached: int = 0) -> Phase:
     """Return the phase that reads `tokens` new tokens behind `cached` earlier ones."""
+    _check_counts(batch=batch, tokens=tokens)
+    if cached < 0:
+        raise must_be("cached", "at least 0", cached)
     return Phase(kind="prefill", batch=batch, q_len=tokens, kv_len=cached + tokens)
 
 
 def decode(batch: int, kv_len: int) -> Phase:
     """Return the phase that makes one token; it attends to `kv_len` keys, its own included."""
+    _check_counts(batch=batch, kv_len=kv_len)
     return Phase(kind="decode", batch=batch, q_len=1, kv_len=kv_len)
 
 
 def encode(batch: int, tokens: int) -> Phase:
     """Return the phase in which each of `tokens` tokens attends to all."""
+    _check_counts(batch=batch, tokens=tokens)
     return Phase(kind="encode", batch=batch, q_len=tokens, kv_len=tokens)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise must_be(name, "at least 1", value)
 
 
 @dataclass(frozen=True, slots=True)

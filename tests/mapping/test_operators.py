@@ -247,6 +247,19 @@ def test_a_phase_that_cannot_be_is_refused(fields, message):
     assert error.value.errors()[0]["msg"] == f"Value error, {message}"
 
 
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: decode(0, 8), "batch must be at least 1, not 0"),
+    (lambda: decode(1, 0), "kv_len must be at least 1, not 0"),
+    (lambda: prefill(1, 0), "tokens must be at least 1, not 0"),
+    (lambda: prefill(1, 1, cached=-1), "cached must be at least 0, not -1"),
+    (lambda: encode(-2, 4), "batch must be at least 1, not -2"),
+])
+def test_a_users_phase_is_refused_in_one_line(make, message):
+    with pytest.raises(UserError) as error:
+        make()
+    assert str(error.value) == message
+
+
 def test_phases_and_results_a_model_does_not_have_are_refused():
     llama, bert = read_model("llama-2-7b"), read_model("bert-base-uncased")
     for model, phase, result, message in [
