@@ -11,7 +11,7 @@ import numpy as np
 from golden.convert import code_dtype
 from machine.errors import must_be
 
-__all__ = ["extent", "gather_bits", "offsets", "positions", "scatter_bits", "strided"]
+__all__ = ["extent", "fitted", "gather_bits", "offsets", "positions", "scatter_bits", "strided"]
 
 
 def positions(size: int, index: np.ndarray | None, granule: int) -> np.ndarray:
@@ -81,3 +81,10 @@ def scatter_bits(memory: np.ndarray, at: np.ndarray, codes: np.ndarray, bits: in
     for bit in range(bits):
         stream[at - 8 * low + bit] = (codes >> codes.dtype.type(bit)) & codes.dtype.type(1)
     memory[low:high] = np.packbits(stream, bitorder="little")
+
+
+def fitted(values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Return `values` as `shape`, which may differ by axes of size 1; else raise `UserError`."""
+    if [s for s in values.shape if s != 1] != [s for s in shape if s != 1]:
+        raise must_be(name, f"of shape {list(values.shape)}", list(shape))
+    return values.reshape(shape)

@@ -1,0 +1,113 @@
+"""Offline transforms: how a tensor as the user has it becomes the tensor that a symbol stores.
+
+A symbol names its transform as ``name`` or ``name/argument/...``:
+
+===============================  ==================================================================
+``""``                           the tensor of the symbol's own name
+``transpose``                    its last two axes swapped
+``tile/ROWS/COLUMNS``            [M, N] as [M / ROWS, N / COLUMNS, ROWS, COLUMNS], zero-padded
+``lut_remap/BITS``               unsigned weights [N, K] as table codes [BITS, N, K / 4]
+``rows/TENSOR/FORMAT/PART``      one scale a row of `TENSOR` [..., K]: absolute maximum over the
+                                 largest code; PART is ``elements`` or ``scales``
+``group/TENSOR/FORMAT/PART``     block format FORMAT along the last axis of `TENSOR`; PART is a
+                                 section of ``machine.formats.sections``
+===============================  ==================================================================
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from golden import blocks, lut, vector
+from machine.errors import UserError, must_be, unknown
+from machine.formats import format_named
+from machine.program import Symbol
+
+__all__ = ["Taken", "transform"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A tensor as a symbol stores it, and the names of the tensors it was made from."""
+
+    values: np.ndarray
+    sources: tuple[str, ...]
+
+
+def transform(symbol: Symbol, tensors: Mapping[str, np.ndarray]) -> Taken | None:
+    """Return what `symbol` stores, made from `tensors`; None if its source is not given.
+
+    Raises `UserError` for an unknown transform or wrong arguments.
+    """
+    name, *arguments = symbol.transform.split("/")
+    if name not in _TRANSFORMS:
+        raise unknown("transform", name, _TRANSFORMS, where=symbol.name)
+    count, function = _TRANSFORMS[name]
+    if len(arguments) != count:
+        raise must_be(f"transform {name}", f"given {count} arguments", len(arguments),
+                      where=symbol.name)
+    source = arguments.pop(0) if name in _OF_OTHER else symbol.name
+    if source not in tensors:
+        return None
+    try:
+        made = function(np.asarray(tensors[source]), *arguments)
+    except UserError as error:
+        raise UserError(f"{symbol.name}: {error}") from error
+    return Taken(made, (source,))
+
+
+def _as_given(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _transpose(values: np.ndarray) -> np.ndarray:
+    return np.swapaxes(values, -1, -2)
+
+
+def _tile(values: np.ndarray, rows: str, columns: str) -> np.ndarray:
+    high, wide = _positive("tile rows", rows), _positive("tile columns", columns)
+    m, n = values.shape
+    padded = np.pad(values, ((0, -m % high), (0, -n % wide)))
+    tiles = padded.reshape(padded.shape[0] // high, high, padded.shape[1] // wide, wide)
+    return tiles.swapaxes(1, 2)
+
+
+def _lut_remap(values: np.ndarray, bits: str) -> np.ndarray:
+    return lut.remap(values, _positive("bits of lut_remap", bits))
+
+
+def _rows(values: np.ndarray, format_name: str, part: str) -> np.ndarray:
+    fmt = format_named(format_name)
+    codes, scales = vector.quantise_rows(values, fmt)
+    parts: dict[str, np.ndarray] = {"elements": codes, "scales": scales}
+    return parts[_one_of("part", part, tuple(parts))]
+
+
+def _group(values: np.ndarray, format_name: str, part: str) -> np.ndarray:
+    parts = blocks.quantise(values, format_named(format_name))
+    return parts[_one_of("part", part, tuple(parts))]
+
+
+def _positive(name: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise must_be(name, "a whole number of at least 1", text)
+    return int(text)
+
+
+def _one_of(name: str, text: str, known: tuple[str, ...]) -> str:
+    if text not in known:
+        raise unknown(name, text, known)
+    return text
+
+
+# Name: number of arguments, function of the tensor and the arguments left.
+_TRANSFORMS: dict[str, tuple[int, Callable[..., np.ndarray]]] = {
+    "": (0, _as_given),
+    "transpose": (0, _transpose),
+    "tile": (2, _tile),
+    "lut_remap": (1, _lut_remap),
+    "rows": (3, _rows),
+    "group": (3, _group),
+}
+_OF_OTHER = ("rows", "group")  # the first argument names the tensor
