@@ -42,7 +42,9 @@ def compute_cycles(rows: int, cols: int, m: int, n: int, k: int, dataflow: str) 
 def utilisation_percent(rows: int, cols: int, m: int, n: int, k: int, dataflow: str) -> float:
     """Return SCALE-Sim's overall utilisation: multiply-accumulates of all that fit the cycles.
 
-    Raises as `compute_cycles` does.
+    Raises as `compute_cycles` does, and ``ValueError`` for the one matmul that it counts as 0
+    cycles: a single product on a 1 x 1 array, output-stationary.
     """
     cycles = compute_cycles(rows, cols, m, n, k, dataflow)
+    require(cycles > 0, "cycles", "above 0 for a utilisation", cycles)
     return 100 * m * n * k / (cycles * rows * cols)

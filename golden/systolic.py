@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from machine.systolic import SystolicConfig, Tile
+from machine.systolic import SystolicConfig, Tile, Work
 
-__all__ = ["matmul", "run", "wrap"]
+__all__ = ["assemble", "lay_out", "matmul", "run", "wrap"]
 
 EXACT_FLOAT64 = 1 << 53  # integers below this magnitude are exact in float64
 
@@ -78,3 +78,36 @@ def run(
         else:
             stored[rows] = sums
     return np.concatenate(sent)
+
+
+def lay_out(
+    cfg: SystolicConfig, works: Sequence[Work], a: np.ndarray, w: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the beats of activations [beats, rows] and of weights [beats, cols] for `works`.
+
+    `a` is int [M, K] and `w` int [K, N]; what lies outside them is zero.
+    """
+    acts = [np.zeros((0, cfg.rows), np.int64)]
+    weights = [np.zeros((0, cfg.cols), np.int64)]
+    for tile, m_from, n_from, k_from in works:
+        block = a[m_from : m_from + tile.m, k_from : k_from + tile.k]
+        acts.append(_widen(block if tile.dataflow == "ws" else block.T, cfg.rows))
+        weights.append(_widen(w[k_from : k_from + tile.k, n_from : n_from + cfg.cols], cfg.cols))
+    return np.concatenate(acts), np.concatenate(weights)
+
+
+def _widen(block: np.ndarray, width: int) -> np.ndarray:
+    """Return int [n, any] as int64 [n, width], zeros on the right."""
+    return np.pad(block.astype(np.int64), ((0, 0), (0, width - block.shape[1])))
+
+
+def assemble(works: Sequence[Work], sums: np.ndarray, m: int, n: int) -> np.ndarray:
+    """Return the product, int64 [m, n], that the beats of `sums` [beats, cols] of `works` make."""
+    product = np.zeros((m, n), np.int64)
+    at = 0
+    for tile, m_from, n_from, _ in works:
+        if tile.emit:
+            target = product[m_from : m_from + tile.m, n_from : n_from + sums.shape[1]]
+            target[...] = sums[at : at + tile.m, : target.shape[1]]
+            at += tile.m
+    return product

@@ -80,7 +80,7 @@ def unpack_beats(words: np.ndarray, lanes: int, bits: int) -> np.ndarray:
                          bitorder="little")
     fields = line[:, : lanes * bits].reshape(len(words), lanes, bits).astype(np.int64)
     weights = np.int64(1) << np.arange(bits, dtype=np.int64)
-    weights[-1] = -weights[-1]
+    weights[-1:] *= -1
     return fields @ weights
 
 
