@@ -34,8 +34,14 @@ def read_machine(name: str | Path, overrides: Iterable[str] = ()) -> Machine:
         if str(name) not in preset_names():
             raise unknown("machine", str(name), preset_names())
         path = PRESETS / f"{name}.toml"
-    table = _parts(_parse(path), path)
+    table = _parse(path)
+    parts, others = [], []
     for override in overrides:
+        (parts if override.partition("=")[0].endswith(".preset") else others).append(override)
+    for override in parts:
+        _apply(table, override)
+    _parts(table, path)
+    for override in others:
         _apply(table, override)
     return _build(Machine, table, path.name, [])
 
@@ -71,7 +77,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.name}: machine must be valid TOML: {error}") from None
 
 
-def _parts(table: dict[str, Any], path: Path) -> dict[str, Any]:
+def _parts(table: dict[str, Any], path: Path) -> None:
     """Fill each table with a ``preset`` from ``presets/<key>/<name>.toml``; its own keys win."""
     for key, value in table.items():
         if isinstance(value, dict) and "preset" in value:
@@ -82,7 +88,6 @@ def _parts(table: dict[str, Any], path: Path) -> dict[str, Any]:
             if name not in known:
                 raise unknown(f"{key}.preset", name, known, where=path.name)
             table[key] = _merge(_parse(folder / f"{name}.toml"), value)
-    return table
 
 
 def _merge(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
     at: Any = table
     for depth, part in enumerate(parts):
         where = ".".join(parts[:depth])
-        index: str | int = part
+        index: Any = part
         if isinstance(at, list):
             if not part.isdigit() or int(part) >= len(at):
                 raise must_be(f"--set {key}: index of {where}", f"from 0 to {len(at) - 1}", part)

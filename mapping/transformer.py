@@ -70,8 +70,9 @@ class Mapped:
             "type_index": [0] * rows,
         }
         names = {s.name for s in self.program.symbols}
+        values = {"position": at, "keys": at + per_sequence, "tokens": given}
         return Launch(
-            values={"position": at, "keys": at + per_sequence, "tokens": given},
+            values={k: v for k, v in values.items() if k in self.program.launch},
             tensors={k: v for k, v in tensors.items() if k in names},
         )
 

@@ -1,0 +1,41 @@
+"""How a model's matrices become the arrays' weights, offline: quantised, padded, cut into tiles."""
+
+import numpy as np
+
+from golden.vector import quantise_rows
+from machine.formats import Format
+
+__all__ = ["interleave", "pad_columns", "quantise_columns", "tiles"]
+
+
+def quantise_columns(w: np.ndarray, fmt: Format) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes [..., K, N] and FP32 scales [..., N] of `w` float [..., K, N].
+
+    Each column has one symmetric scale: its largest magnitude over the format's largest code.
+    """
+    codes, scales = quantise_rows(np.swapaxes(w, -1, -2), fmt)
+    return np.swapaxes(codes, -1, -2), scales
+
+
+def interleave(w: np.ndarray, half: int) -> np.ndarray:
+    """Return `w` [..., 2 N] with `half` columns of the first N, `half` of the second, in turn.
+
+    N is padded with zeros to a multiple of `half`.
+    """
+    first, second = np.split(w, 2, axis=-1)
+    blocks = [pad_columns(part, half).reshape(*w.shape[:-1], -1, half) for part in (first, second)]
+    return np.stack(blocks, axis=-2).reshape(*w.shape[:-1], -1)
+
+
+def pad_columns(w: np.ndarray, multiple: int) -> np.ndarray:
+    """Return `w` [..., N] with zeros behind, up to a multiple of `multiple`."""
+    return np.pad(w, [(0, 0)] * (w.ndim - 1) + [(0, -w.shape[-1] % multiple)])
+
+
+def tiles(w: np.ndarray, k: int, n: int) -> np.ndarray:
+    """Return `w` [..., K, N] as [..., N blocks, K blocks, k, n], padded with zeros."""
+    pads = [(0, 0)] * (w.ndim - 2) + [(0, -w.shape[-2] % k), (0, -w.shape[-1] % n)]
+    w = np.pad(w, pads)
+    *lead, high, wide = w.shape
+    cut = w.reshape(*lead, high // k, k, wide // n, n)
+    return np.moveaxis(cut, -2, -4)
