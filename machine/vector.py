@@ -1,10 +1,14 @@
 """The vector unit described: its operators with their stable codes, and its cycles as a formula."""
 
 from enum import IntEnum
+from typing import NamedTuple
 
 from machine.config import Fidelity, config, require
 
-__all__ = ["OPERANDS", "Mask", "ReductionOrder", "ScaleRule", "VectorConfig", "VectorOp"]
+__all__ = [
+    "OPERANDS", "OPERATIONS", "Mask", "Operations", "ReductionOrder", "ScaleRule", "VectorConfig",
+    "VectorOp",
+]
 
 
 class VectorOp(IntEnum):
@@ -103,11 +107,63 @@ OPERANDS: dict[VectorOp, tuple[str, ...]] = {
 }
 
 
+class Operations(NamedTuple):
+    """What an operator costs: operations on every beat of elements, and on every row.
+
+    An operator with row operations works row by row, each row starting on a new beat; one without
+    takes rows end to end.
+    """
+
+    adds: int = 0  # a beat, also compares, moves and conversions
+    muls: int = 0  # a beat
+    exps: int = 0  # a beat
+    curves: int = 0  # a beat: gelu, sigmoid and the like
+    trees: int = 0  # a row: reductions to one number
+    scalars: int = 0  # a row: multiplies, divides and roots of one number
+    scalar_exps: int = 0  # a row
+    results: int = 1  # elements written for each element read
+
+
+# Softmax, layernorm, add and gelu count what NeuPIMs' simulator counts (arXiv 2403.00579,
+# its vector pipeline); the others count the operations of golden.vector in the same way.
+OPERATIONS: dict[VectorOp, Operations] = {
+    VectorOp.COPY: Operations(adds=1),
+    VectorOp.CONVERT: Operations(adds=1),
+    VectorOp.ADD: Operations(adds=1),
+    VectorOp.MUL: Operations(muls=1),
+    VectorOp.SCALE: Operations(muls=1),
+    VectorOp.RELU: Operations(adds=1),
+    VectorOp.SIGMOID: Operations(curves=1),
+    VectorOp.SILU: Operations(curves=1),
+    VectorOp.GELU: Operations(curves=1),
+    VectorOp.GELU_TANH: Operations(curves=1),
+    VectorOp.EXP: Operations(exps=1),
+    VectorOp.TANH: Operations(curves=1),
+    VectorOp.REDUCE_SUM: Operations(trees=1),
+    VectorOp.REDUCE_MAX: Operations(trees=1),
+    VectorOp.ARGMAX: Operations(trees=1),
+    VectorOp.TOPK: Operations(trees=1),  # for each of the k
+    VectorOp.SOFTMAX: Operations(adds=1, exps=1, muls=1, trees=2),
+    VectorOp.LAYERNORM: Operations(adds=2, muls=3, trees=2, scalars=3),
+    VectorOp.RMSNORM: Operations(muls=3, trees=1, scalars=3),
+    VectorOp.L2NORM: Operations(muls=2, trees=1, scalars=2),
+    VectorOp.MEAN_POOL: Operations(adds=1),  # the one row of multiplies at its end is left out
+    VectorOp.ROPE: Operations(adds=1, muls=2),
+    VectorOp.QUANTISE: Operations(muls=1, trees=1, scalars=2),
+    VectorOp.DEQUANTISE: Operations(adds=1, muls=2),
+    VectorOp.GATHER: Operations(adds=1),
+    VectorOp.SCATTER: Operations(adds=1),
+    VectorOp.MERGE: Operations(adds=1, muls=2, scalars=4, scalar_exps=2),
+    VectorOp.TABLE_PRECOMPUTE: Operations(adds=1, results=2),
+    VectorOp.MLGRU: Operations(adds=3, muls=3, curves=2),
+}
+
+
 @config
 class VectorConfig:
-    """`count` equal vector units of `lanes` elements; an operator's latencies are given per beat.
+    """`count` equal vector units of `lanes` elements; latencies are of one operation on one beat.
 
-    The form of the cycle formulas is NeuPIMs' (arXiv 2403.00579, its simulator's vector pipeline).
+    The default latencies are NeuPIMs' (arXiv 2403.00579, ``systolic_ws_128x128_dev.json``).
     """
 
     name: str
@@ -116,8 +172,8 @@ class VectorConfig:
     add_cycles: int = 1
     mul_cycles: int = 1
     exp_cycles: int = 1
-    gelu_cycles: int = 1
-    add_tree_cycles: int = 1  # one level of the reduction of `lanes` numbers to one
+    gelu_cycles: int = 1  # also sigmoid, silu and tanh
+    add_tree_cycles: int = 1  # `lanes` numbers to one
     scalar_cycles: int = 1  # divide, square root or multiply of one number
     clock: str = "core"
     fidelity: Fidelity = "analytic"
@@ -127,3 +183,26 @@ class VectorConfig:
         for field in ("count", "lanes", "add_cycles", "mul_cycles", "exp_cycles", "gelu_cycles",
                       "add_tree_cycles", "scalar_cycles"):
             require(getattr(self, field) >= 1, field, "at least 1", getattr(self, field))
+
+    def tree_cycles(self, width: int) -> int:
+        """Cycles to reduce `width` numbers to one: by `lanes` until one is left."""
+        beats = -(-width // self.lanes)
+        return self.add_tree_cycles * beats + (self.tree_cycles(beats) if beats > 1 else 0)
+
+    def op_cycles(self, op: VectorOp, rows: int, width: int, *, k: int = 1) -> int:
+        """Cycles of `op` on `rows` rows of `width` elements on one unit, none overlapping.
+
+        Rows x (trees x tree + scalars x scalar + iterations x (adds x add + muls x mul + ...)),
+        where a row has ceil(width / lanes) iterations; without row operations the rows follow
+        end to end in ceil(rows x width / lanes). `k` is TOPK's count. No elements take no time.
+        """
+        cost = OPERATIONS[op]
+        if not rows or not width:
+            return 0
+        beat = (cost.adds * self.add_cycles + cost.muls * self.mul_cycles
+                + cost.exps * self.exp_cycles + cost.curves * self.gelu_cycles)
+        row = (k * cost.trees * self.tree_cycles(width) + cost.scalars * self.scalar_cycles
+               + cost.scalar_exps * self.exp_cycles)
+        if not row:
+            return -(-rows * width * cost.results // self.lanes) * beat
+        return rows * (row + -(-width * cost.results // self.lanes) * beat)
