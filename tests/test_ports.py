@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The documented members of every hardware component are those of its signature."""
 
 import importlib
