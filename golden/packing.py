@@ -118,6 +118,7 @@ def unpack(memory: Memory, program: Program) -> dict[str, np.ndarray]:
     kinds = (SymbolKind.OUTPUT, SymbolKind.STATE)
     return {
         symbol.name: np.array(memory.read(symbol.chip, _whole_tile(symbol)))
+        if 0 not in symbol.shape else np.zeros(symbol.shape)
         for symbol in program.symbols
         if symbol.kind in kinds
     }

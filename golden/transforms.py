@@ -21,7 +21,7 @@ import numpy as np
 
 from golden import blocks, lut, vector
 from machine.errors import UserError, must_be, unknown
-from machine.formats import format_named
+from machine.formats import Kind, format_named
 from machine.program import Symbol
 
 __all__ = ["Taken", "transform"]
@@ -42,12 +42,16 @@ def transform(symbol: Symbol, tensors: Mapping[str, np.ndarray]) -> Taken | None
     """
     name, *arguments = symbol.transform.split("/")
     if name not in _TRANSFORMS:
-        raise unknown("transform", name, _TRANSFORMS, where=symbol.name)
+        raise unknown("transform", name, filter(None, _TRANSFORMS), where=symbol.name)
     count, function = _TRANSFORMS[name]
+    source = symbol.name
+    if name in _OF_OTHER and len(arguments) > count:
+        # A tensor's name may hold a slash itself.
+        source = "/".join(arguments[:-count])
+        arguments = arguments[-count:]
     if len(arguments) != count:
         raise must_be(f"transform {name}", f"given {count} arguments", len(arguments),
                       where=symbol.name)
-    source = arguments.pop(0) if name in _OF_OTHER else symbol.name
     if source not in tensors:
         return None
     try:
@@ -79,13 +83,18 @@ def _lut_remap(values: np.ndarray, bits: str) -> np.ndarray:
 
 def _rows(values: np.ndarray, format_name: str, part: str) -> np.ndarray:
     fmt = format_named(format_name)
+    if fmt.kind is not Kind.INTEGER or not fmt.signed:
+        raise must_be("format of rows", "a signed integer format", fmt.name)
     codes, scales = vector.quantise_rows(values, fmt)
     parts: dict[str, np.ndarray] = {"elements": codes, "scales": scales}
     return parts[_one_of("part", part, tuple(parts))]
 
 
 def _group(values: np.ndarray, format_name: str, part: str) -> np.ndarray:
-    parts = blocks.quantise(values, format_named(format_name))
+    fmt = format_named(format_name)
+    if fmt.kind is not Kind.BLOCK:
+        raise must_be("format of group", "a block format", fmt.name)
+    parts = blocks.quantise(values, fmt)
     return parts[_one_of("part", part, tuple(parts))]
 
 
@@ -101,13 +110,13 @@ def _one_of(name: str, text: str, known: tuple[str, ...]) -> str:
     return text
 
 
-# Name: number of arguments, function of the tensor and the arguments left.
+# Name: number of arguments, function of the tensor and the arguments.
 _TRANSFORMS: dict[str, tuple[int, Callable[..., np.ndarray]]] = {
     "": (0, _as_given),
     "transpose": (0, _transpose),
     "tile": (2, _tile),
     "lut_remap": (1, _lut_remap),
-    "rows": (3, _rows),
-    "group": (3, _group),
+    "rows": (2, _rows),
+    "group": (2, _group),
 }
-_OF_OTHER = ("rows", "group")  # the first argument names the tensor
+_OF_OTHER = ("rows", "group")  # the tensor's name stands before the arguments
