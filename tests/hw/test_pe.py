@@ -1,0 +1,78 @@
+"""The processing element, step by step."""
+
+import pytest
+from amaranth.sim import Simulator
+
+from hw.pe import CONTROL, IntMac
+from machine.pe import PeConfig
+from machine.systolic import SystolicConfig
+
+
+def steps(depth: int, inputs: list[dict[str, int]]) -> list[dict[str, int]]:
+    """Give an element one set of inputs a step; return its outputs after each."""
+    cfg = SystolicConfig(rows=2, cols=2, pe=PeConfig(depth_cycles=depth))
+    dut = IntMac(cfg)
+    seen = []
+
+    async def bench(ctx):
+        ctx.set(dut.en, 1)
+        for step in inputs:
+            control = {field: step.get(field, 0) for field, _ in CONTROL}
+            ctx.set(dut.control, CONTROL.const(control).as_value())
+            for port in ("act", "weight", "sum", "en"):
+                ctx.set(getattr(dut, port), step.get(port, int(port == "en")))
+            await ctx.tick()
+            seen.append({port: ctx.get(getattr(dut, f"next_{port}"))
+                         for port in ("act", "weight", "sum", "control")})
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return seen
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_ws_takes_up_the_preloaded_weight_and_adds_to_the_sum_from_above(depth):
+    seen = steps(depth, [
+        {"load": 1, "weight": 0xFD},  # -3
+        {"mac": 1, "first": 1, "act": 5, "sum": 100, "load": 1, "weight": 9},
+        {"mac": 1, "act": 0xFE, "sum": 100},  # -2, still by -3
+        {"mac": 1, "first": 1, "act": 1, "sum": 100},  # by 9
+        {"sum": 100},
+    ])
+    assert [step["sum"] for step in seen[depth : depth + 3]] == [85, 106, 109]
+    assert [step["weight"] for step in seen[:3]] == [0xFD, 9, 9]
+    assert [step["act"] for step in seen[1:4]] == [5, 0xFE, 1]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_os_adds_up_and_moves_the_sum_after_the_last_pair(depth):
+    pair = {"mac": 1, "os": 1, "load": 1}
+    seen = steps(depth, [
+        {**pair, "first": 1, "act": 3, "weight": 4},
+        {**pair, "act": 0xFF, "weight": 2},  # -1
+        {**pair, "last": 1, "act": 10, "weight": 10},
+        {"hold": 1, "sum": 7},
+        {"sum": 7},
+        {"sum": 8},
+        {},
+    ])
+    assert seen[1 + depth]["sum"] == 12 - 2 + 100
+    assert seen[2 + depth]["sum"] == 110, "held"
+    assert seen[3 + depth]["sum"] == 7 + (depth - 1), "shifted down"
+
+
+def test_os_restarts_with_the_first_pair_of_the_next_tile():
+    pair = {"mac": 1, "os": 1, "first": 1, "last": 1}
+    seen = steps(1, [{**pair, "act": 3, "weight": 4}, {**pair, "act": 5, "weight": 6}])
+    assert [step["sum"] for step in seen] == [12, 30]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_nothing_changes_without_a_step(depth):
+    work = {"mac": 1, "first": 1, "load": 1, "act": 3, "weight": 4, "sum": 9}
+    other = {**work, "act": 8, "weight": 7, "sum": 1}
+    seen = steps(depth, [work, work, work, {**other, "en": 0}, other])
+    assert seen[3] == seen[2] and seen[2]["sum"] == 9 + 3 * 4
+    assert seen[4]["weight"] == 7 and seen[4]["act"] == 8, "the next step goes on"

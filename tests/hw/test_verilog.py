@@ -1,0 +1,85 @@
+# amaranth: UnusedElaboratable=no
+"""The emitted Verilog and the JSON beside it."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from hw.pe import IntMac
+from hw.verilog import emit, emit_systolic, members
+from machine.errors import UserError
+from machine.systolic import SystolicConfig
+
+CFG = SystolicConfig(rows=3, cols=2, acc_rows=4)
+
+
+def test_the_element_is_emitted_once_and_instantiated(tmp_path):
+    text = emit_systolic(CFG, tmp_path)[0].read_text()
+    assert len(re.findall(r"^module systolic_intmac\(", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^  systolic_intmac ", text, re.MULTILINE)) == CFG.rows
+    assert len(re.findall(r"^  systolic_column ", text, re.MULTILINE)) == CFG.cols
+
+
+@pytest.mark.parametrize("wrap", [None])
+def test_the_bytes_do_not_depend_on_the_folder(tmp_path, monkeypatch, wrap):
+    first = [path.read_bytes() for path in emit_systolic(CFG, tmp_path / "a", wrap=wrap)]
+    monkeypatch.chdir(tmp_path)
+    second = [path.read_bytes() for path in emit_systolic(CFG, "b/c", wrap=wrap)]
+    assert first == second
+    assert str(tmp_path).encode() not in b"".join(first)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("wrap", [None])
+def test_the_json_lists_the_ports_of_the_verilog(tmp_path, wrap):
+    verilog, record = emit_systolic(CFG, tmp_path, wrap=wrap, name="array")
+    text, facts = verilog.read_text(), json.loads(record.read_text())
+    top = text[text.index("\nmodule array("):].split("endmodule")[0]
+    declared = {
+        (name, direction, int(high or 0) + 1)
+        for direction, high, name in re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", top,
+                                                re.MULTILINE)
+    }
+    listed = {(port["name"], port["direction"], port["width"]) for port in facts["ports"]}
+    assert listed == declared
+    assert all(port["meaning"].endswith(".") for port in facts["ports"])
+
+
+def test_the_json_holds_parameters_latency_and_command(tmp_path):
+    facts = json.loads(emit_systolic(CFG, tmp_path)[1].read_text())
+    parameters = {**facts["parameters"], "pe": CFG.pe, "dataflows": CFG.dataflows}
+    assert SystolicConfig(**parameters) == CFG
+    assert facts["parameters"]["pe"] == {"kind": "int_mac", "depth_cycles": 1}
+    assert facts["latency_cycles"] == 3 + 2 + 1
+    assert {"name": "m_last", "lowest_bit": 32, "width": 16} in facts["command_fields"]
+
+
+@pytest.mark.cocotb
+@pytest.mark.parametrize("wrap", [None])
+@pytest.mark.parametrize("cfg", [
+    CFG, SystolicConfig(rows=1, cols=1, acc_rows=0), SystolicConfig(rows=2, cols=2, acc_rows=1),
+])
+def test_icarus_compiles_it_without_a_warning(tmp_path, wrap, cfg):
+    verilog, _ = emit_systolic(cfg, tmp_path, wrap=wrap)
+    done = subprocess.run(["iverilog", "-g2005", "-Wall", "-o", tmp_path / "out", verilog],
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_members_are_those_the_docstring_names():
+    assert members(IntMac)["en"] == "Step: registers change only in a cycle with ``en``."
+    assert list(members(IntMac)) == list(IntMac.ports(CFG).members)
+
+
+def test_rejects_an_unknown_wrap(tmp_path):
+    with pytest.raises(UserError, match="^wrap must be one of axi, not 'axo'; did you mean 'axi'"):
+        emit_systolic(CFG, tmp_path, wrap="axo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_component_is_emitted_alone(tmp_path):
+    verilog, record = emit(IntMac(CFG), "pe", tmp_path, facts={"depth_cycles": 1})
+    assert verilog.name == "pe.v" and verilog.read_text().count("endmodule") == 1
+    assert json.loads(record.read_text())["depth_cycles"] == 1
