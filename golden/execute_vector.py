@@ -167,7 +167,7 @@ def _rope(call: Call) -> Result:
     x = _floats(call, "x")
     rows = x.shape[-2] if x.ndim > 1 else 1
     table = vector.rope_table(_position(call) + np.arange(rows),
-                              rotary_steps(x.shape[-1], _value(call) or 10000.0))
+                              rotary_steps(_value(call) or 10000.0, x.shape[-1]))
     return vector.rope(x, *table)
 
 
