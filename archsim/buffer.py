@@ -57,6 +57,7 @@ class Arbiter:
         self._banks = banks
         self._port_turn = len(clients) - 1  # the port served last
         self._finish: int | None = None  # of the next job to end; None if not known
+        self._live: dict[tuple[int, int], _Client] = {}  # clients with words to move
 
     def request(self, port: int, client: int, words: int, job: int, now: int) -> None:
         """Let `client` of `port` ask for `words` words from cycle `now` on, in front of nobody.
@@ -70,6 +71,7 @@ class Arbiter:
         asked = self._ports[port][client]
         if not asked.jobs:
             asked.port_mark, asked.bank_mark = asked.port_lost, asked.bank_lost
+            self._live[port, client] = asked
         asked.jobs.append([job, words])
         asked.left += words
         self._finish = None
@@ -77,9 +79,13 @@ class Arbiter:
     def next_finish(self) -> int | None:
         """Return the cycle at which the next job ends if nothing else is asked; None if idle."""
         if self._finish is None:
-            rings = self._active()
-            if not rings:
+            if not self._live:
                 return None
+            if len(self._live) == 1:
+                (alone,) = self._live.values()
+                self._finish = self.now + alone.jobs[0][1]
+                return self._finish
+            rings = self._active()
             soonest = min(
                 self._cycle_of(place, index + (client.jobs[0][1] - 1) * len(ring), len(rings))
                 for place, (_, ring) in enumerate(rings)
@@ -129,6 +135,8 @@ class Arbiter:
 
     def _serve(self, cycles: int) -> list[Grant]:
         """Grant `cycles` cycles in which the set of active clients does not change."""
+        if len(self._live) <= 1:
+            return self._serve_alone(cycles)
         rings = self._active()
         active = len(rings)
         self.now += cycles
@@ -149,13 +157,27 @@ class Arbiter:
                 if mine and (got - 1) % size == index:
                     self._turn[port] = number
                 if mine:
-                    self._take(client, mine, ended)
+                    self._take((port, number), mine, ended)
         self._port_turn = last
         return ended
 
-    def _take(self, client: _Client, mine: int, ended: list[Grant]) -> None:
-        """Give `client` `mine` words; its first job may end with the last of them."""
+    def _serve_alone(self, cycles: int) -> list[Grant]:
+        """As `_serve`, with one active client or none."""
+        self.now += cycles
+        ended: list[Grant] = []
+        if cycles:
+            for port, number in list(self._live):
+                self._port_turn, self._turn[port] = port, number
+                self.granted[port] += cycles
+                self._take((port, number), cycles, ended)
+        return ended
+
+    def _take(self, place: tuple[int, int], mine: int, ended: list[Grant]) -> None:
+        """Give the client at `place` `mine` words; its first job may end with the last of them."""
+        client = self._live[place]
         client.left -= mine
+        if not client.left:
+            del self._live[place]
         front = client.jobs[0]
         front[1] -= mine
         assert front[1] >= 0, "a job ended inside the interval"

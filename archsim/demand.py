@@ -9,6 +9,7 @@ from math import prod
 from typing import NamedTuple
 
 from archsim.pieces import runs
+from archsim.vector import op_cycles
 from machine.chip import Machine
 from machine.control import Step, Tile, units
 from machine.dma import DmaConfig
@@ -27,6 +28,10 @@ CLIENTS = {kind: kind.name.lower() for kind in QueueKind}
 _Block = SystolicConfig | VectorConfig | DmaConfig | LinkConfig
 _BUFFERS = (Space.SCRATCHPAD, Space.ACCUMULATOR)
 _DATAFLOWS = {Dataflow.OS: "os", Dataflow.WS: "ws"}
+
+
+_TIMES = ("fill", "wait", "busy", "drain", "tail", "loads", "weights_held", "head_beats",
+          "sum_beats")  # the times of a Demand
 
 
 class PortUse(NamedTuple):
@@ -56,6 +61,7 @@ class Demand(NamedTuple):
     period: int = 1  # ticks of a cycle of the unit's clock
     ports: tuple[PortUse, ...] = ()
     macs: int = 0
+    mac_bits: int = 0  # of the wider operand
     elements: int = 0  # the vector unit's
     moved_bytes: int = 0  # over the crossbar, or a link
     dram_bytes: int = 0
@@ -64,7 +70,8 @@ class Demand(NamedTuple):
         """Return the demand with times, given in cycles of `period` ticks, in ticks."""
         if period == 1:
             return self
-        return Demand(*(value * period for value in self[:9]), period, *self[10:])
+        times = {name: getattr(self, name) * period for name in _TIMES}
+        return self._replace(period=period, **times)
 
 
 class Plan:
@@ -141,6 +148,28 @@ class Planner:
             plan.demands[key] = None if empty else self._make(plan, tiles, block)
         return plan.demands[key]
 
+    def demands(
+        self, plan: Plan, step: Step, ranked: Sequence[tuple[int, int]]
+    ) -> list[tuple[tuple[int, ...], Demand | None]]:
+        """Return what `step` asks of the (rank, unit) pairs `ranked`, equal units together.
+
+        A tile's size falls or rises with the rank, so equal units of one block stay equal if the
+        first and the last are.
+        """
+        asked = self.demand(plan, step, *ranked[0])
+        block = self._block(plan.kind, ranked[0][1])
+        alike = len(ranked) == 1 or (
+            block is self._block(plan.kind, ranked[-1][1])
+            and (not plan.by_rank or asked is self.demand(plan, step, *ranked[-1]))
+        )
+        if alike:
+            return [(tuple(unit for _, unit in ranked), asked)]
+        groups: dict[int, tuple[list[int], Demand | None]] = {}
+        for rank, unit in ranked:
+            one = self.demand(plan, step, rank, unit)
+            groups.setdefault(id(one), ([], one))[0].append(unit)
+        return [(tuple(members), one) for members, one in groups.values()]
+
     def _block(self, kind: QueueKind, unit: int) -> _Block:
         machine = self._machine
         match kind:
@@ -191,8 +220,8 @@ class Planner:
         if plan.opcode is Opcode.FLUSH:
             *rows, n = tiles["acc"].shape
             beats = prod(rows) * -(-n // cfg.cols)
-            ports = (use(plan, tiles["acc"], write=False), use(plan, tiles["out"], write=True))
-            return Demand(busy=beats, drain=1, ports=ports)
+            flushed = use(plan, tiles["acc"], write=False), use(plan, tiles["out"], write=True)
+            return Demand(busy=beats, drain=1, ports=flushed)
         *batch, m, k = tiles["a"].shape[: len(tiles["acc"].shape)]
         n = tiles["acc"].shape[-1]
         get = plan.instruction.fields.get
@@ -203,7 +232,9 @@ class Planner:
         ports += [use(plan, tiles[r], write=False) for r in ("w", "asum") if r in tiles]
         ports += [use(plan, tiles[r], write=True) for r in ("acc", "out") if r in tiles]
         shape = _matmul(cfg, m, n, k, flow, prod(batch), preloaded="w" not in tiles)
-        return shape._replace(ports=tuple(ports), macs=prod(batch) * m * n * k)
+        wide = max(operand_bits(tiles[role].operand) for role in ("a", "w") if role in tiles)
+        return shape._replace(
+            ports=tuple(ports), macs=prod(batch) * m * n * k, mac_bits=wide)
 
     def _vector(self, plan: Plan, tiles: dict[str, Tile], cfg: _Block) -> Demand:
         """Demands of the vector unit: rows and width are those of `x`, of a gather those of `y`."""
@@ -219,7 +250,8 @@ class Planner:
                 ports.append(self._use(plan, seen, write=False))
             if role in written:
                 ports.append(self._use(plan, tile, write=True))
-        cycles = prod(rows) * -(-width // cfg.lanes)
+        k = plan.instruction.fields.get("k", 0) or 1
+        cycles = op_cycles(cfg, vop, prod(rows), width, k=k)
         return Demand(busy=cycles, ports=tuple(ports), elements=shaped.elements)
 
     def _transfer(self, plan: Plan, tiles: dict[str, Tile]) -> Demand:

@@ -22,13 +22,20 @@ __all__ = ["Dma", "MemoryClock"]
 
 
 class MemoryClock:
-    """The memory of a chip in the engine's ticks, and who waits for each transfer."""
+    """The memory of a chip in the engine's ticks, and who waits for each transfer.
+
+    A port's transfers move in order, so none ends before all bytes of the port up to its own have
+    moved at the peak rate: until then the memory need not be asked.
+    """
 
     def __init__(self, machine: Machine, *, ports: int):
         self.memory = Memory(machine.dram, ports=ports)
         self.period = machine.ticks(machine.dram.clock)
+        self._rate = machine.dram.peak_bytes_per_cycle
         self._waiting: dict[int, tuple[Callable[[int], None], int]] = {}  # tag -> (whom, left)
-        self._tags: dict[int, int] = {}  # tag of a part of a transfer -> tag of the whole
+        self._whole: dict[int, int] = {}  # tag of a part of a transfer -> tag of the whole
+        self._earliest: dict[int, int] = {}  # tag of a part -> a cycle it does not end before
+        self._port_end = [0] * ports  # the same for the port's last transfer
         self._number = 0
 
     def start(self, port: int, found: tuple[Piece, ...], base: int, *, write: bool, now: int,
@@ -39,7 +46,7 @@ class MemoryClock:
         lists = _lists(found, base)
         self._waiting[whole] = (done, len(lists))
         for row_bytes, addresses, piece in lists:
-            self._tags[self._number] = whole
+            self._whole[self._number] = whole
             if piece is not None:
                 self.memory.start(
                     self._number, port, write=write, address_bytes=base + piece.offset_bytes,
@@ -49,18 +56,23 @@ class MemoryClock:
                 self.memory.start_list(
                     self._number, port, write=write, addresses_bytes=addresses,
                     row_bytes=row_bytes, now=cycle)
+            moved = row_bytes * (len(addresses) if piece is None else piece.rows)
+            self._port_end[port] = max(self._port_end[port], cycle) + moved // self._rate
+            self._earliest[self._number] = self._port_end[port]
             self._number += 1
 
     def next_event(self) -> int | None:
         """Return a tick before which no transfer ends; None if none is under way."""
-        cycle = self.memory.next_event()
-        return None if cycle is None else cycle * self.period
+        if not self._earliest:
+            return None
+        return max(self.memory.now, min(self._earliest.values())) * self.period
 
     def advance(self, until: int, at: At) -> bool:
         """Go on to `until`, or to the first transfer that ends; return whether one did."""
         ended = self.memory.advance(max(self.memory.now, until // self.period))
         for completion in ended:
-            whole = self._tags.pop(completion.tag)
+            whole = self._whole.pop(completion.tag)
+            del self._earliest[completion.tag]
             done, left = self._waiting.pop(whole)
             if left > 1:
                 self._waiting[whole] = (done, left - 1)

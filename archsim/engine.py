@@ -125,11 +125,15 @@ class Engine:
 
     def _advance_memories(self, until: int | None) -> bool:
         """Let the memories go on to `until`; return whether a transfer ended on the way."""
+        if len(self.clocks) == 1:
+            (clock,) = self.clocks
+            event = clock.next_event()
+            if event is None or (until is not None and event > until):
+                return False
+            return clock.advance(_NEVER if until is None else until, self.at)
         ahead = [e for clock in self.clocks if (e := clock.next_event()) is not None]
         if not ahead or (until is not None and min(ahead) > until):
             return False
-        if len(self.clocks) == 1:
-            return self.clocks[0].advance(_NEVER if until is None else until, self.at)
         # No chip may pass the end of another chip's transfer; one cycle at least is gained.
         step = min(ahead)
         now = min(clock.memory.now * clock.period for clock in self.clocks)
@@ -235,7 +239,7 @@ class Engine:
     def _read_value(self, stream: Stream, plan: Plan, step: Step, start: int) -> bool:
         """Answer a READ once its word has come; the sequencer waits for it."""
         tile = step.resolve(plan.operands["src"])
-        value = self.values.read(stream, plan.where, tile)
+        value = self.values.read(stream.queue, plan.where, tile)
         if tile.space is not Space.DRAM:
             stream.time = start + self._read
             stream.cursor.give(value)
@@ -276,25 +280,13 @@ class Engine:
     def _shares(
         self, stream: Stream, plan: Plan, step: Step
     ) -> list[tuple[Lane, Demand | None]]:
-        """Return the lanes of the head's units with what each is asked; None where it is empty.
-
-        A tile's size falls or rises with the unit's rank, so units between two equal ones are
-        equal to them.
-        """
-        ranks = {unit: rank for rank, unit in plan.units}
-        demand = self.planner.demand
+        """Return the lanes of the head's units with what each is asked; None where it is empty."""
         shares: list[tuple[Lane, Demand | None]] = []
         for lane in list(stream.driven(plan.mask)):
-            first, last = lane.units[0], lane.units[-1]
-            asked = demand(plan, step, ranks[first], first)
-            if plan.by_rank and len(lane.units) > 1 and asked is not demand(
-                    plan, step, ranks[last], last):
-                groups: dict[int, list[int]] = {}
-                asks = {unit: demand(plan, step, ranks[unit], unit) for unit in lane.units}
-                for unit, one in asks.items():
-                    groups.setdefault(id(one), []).append(unit)
-                for members in list(groups.values())[1:]:
-                    shares.append((stream.part(lane, members), asks[members[0]]))
+            ranked = [pair for pair in plan.units if lane.mask >> pair[1] & 1]
+            (_, asked), *others = self.planner.demands(plan, step, ranked)
+            for members, other in others:
+                shares.append((stream.part(lane, members), other))
             shares.append((lane, asked))
         return shares
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from archsim.demand import Plan, operand_bits
 from archsim.pieces import Piece, gathered, pieces
-from archsim.stream import Stream
 from machine.control import Step, Tile
 from machine.errors import UserError
-from machine.program import Launch, Operand, Program, Space, SymbolKind
+from machine.program import Launch, Operand, Program, Queue, Space, SymbolKind
 
 __all__ = ["Values"]
 
@@ -28,12 +27,12 @@ class Values:
         self._program = program
         self._pieces: dict[tuple[int, tuple[int, ...]], tuple[Piece, ...]] = {}
 
-    def read(self, stream: Stream, where: str, tile: Tile) -> int:
+    def read(self, queue: Queue, where: str, tile: Tile) -> int:
         """Return the integer that a READ of `tile` finds."""
-        trace = self._traces.get(str(stream.queue))
+        trace = self._traces.get(str(queue))
         if trace:
             return trace.popleft()
-        known = self._launched(tile, 1, stream.queue.chip)
+        known = self._launched(tile, 1, queue.chip)
         if known is None:
             raise UserError(f"{where}: the value read must be in the launch table or in values")
         return known[0]

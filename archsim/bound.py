@@ -1,0 +1,125 @@
+"""The roofline: a time that no execution of a program on a machine is below.
+
+Every resource needs at least its work over its peak rate, whatever the schedule; the bound is the
+largest of these times. No latency, dependence, refresh or conflict is in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from archsim.demand import Planner
+from archsim.indirect import Values
+from archsim.work import Work
+from machine.buffer import BufferConfig
+from machine.chip import Machine
+from machine.control import Cursor
+from machine.opcodes import Opcode
+from machine.program import Launch, Program, QueueKind, Space
+
+__all__ = ["Bound", "bound", "bound_of", "work_of"]
+
+_UNITS = (QueueKind.ARRAY, QueueKind.VECTOR, QueueKind.DMA, QueueKind.LINK)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The least time by resource, in ticks; `ticks` is the largest, `resource` whose it is."""
+
+    ticks: int
+    resource: str
+    terms: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the bound as plain data."""
+        return {"ticks": self.ticks, "resource": self.resource, "terms_ticks": dict(self.terms)}
+
+
+def bound(
+    program: Program,
+    machine: Machine,
+    launch: Launch | None = None,
+    values: Mapping[str, Sequence[int]] | None = None,
+) -> Bound:
+    """Return the bound of `program` on `machine`; raises `UserError` as ``simulate`` does."""
+    return bound_of(work_of(program, machine, launch, values), machine)
+
+
+def work_of(
+    program: Program,
+    machine: Machine,
+    launch: Launch | None = None,
+    values: Mapping[str, Sequence[int]] | None = None,
+) -> list[Work]:
+    """Return what every chip does in `program`, by walking its queues without time."""
+    launch = launch or Launch()
+    known = Values(program, launch, values or {})
+    planner = Planner(program, machine)
+    work = [Work() for _ in range(program.chips)]
+    for stream in program.streams:
+        plans = planner.plans(stream)
+        cursor = Cursor(program, stream, launch.values)
+        while (step := cursor.next_step()) is not None:
+            plan = plans[step.pc]
+            if not step.active:
+                continue
+            if plan.opcode is Opcode.READ:
+                cursor.give(known.read(stream.queue, plan.where,
+                                       step.resolve(plan.operands["src"])))
+            if plan.kind not in _UNITS or plan.opcode in (Opcode.READ, Opcode.NOP, Opcode.FENCE):
+                continue
+            for units, demand in planner.demands(plan, step, plan.units):
+                if demand is not None:
+                    work[stream.queue.chip].add(plan.kind, plan.opcode, demand, len(units))
+    return work
+
+
+def bound_of(work: Sequence[Work], machine: Machine) -> Bound:
+    """Return the bound of `work`, the work of every chip."""
+    terms: dict[str, int] = {}
+    for chip, done in enumerate(work):
+        for name, ticks in _terms(done, machine).items():
+            terms[f"chip{chip}.{name}"] = ticks
+    resource = max(terms, key=lambda name: terms[name], default="")
+    return Bound(terms.get(resource, 0), resource, terms)
+
+
+def _terms(work: Work, machine: Machine) -> dict[str, int]:
+    """Return the least ticks of every resource of one chip."""
+    ticks = machine.ticks
+    dram = machine.dram
+    terms = {
+        "arrays": _ticks(work.macs(), sum(a.count * a.macs_per_cycle for a in machine.arrays),
+                         min(ticks(a.clock) for a in machine.arrays)),
+        "vectors": _ticks(work.elements, sum(v.count * v.lanes for v in machine.vectors),
+                          min(ticks(v.clock) for v in machine.vectors)),
+        "dram": _ticks(work.dram_bytes(), dram.peak_bytes_per_cycle, ticks(dram.clock)),
+        "crossbar": _ticks(work.moved_bytes(Opcode.LOAD, Opcode.STORE),
+                           machine.crossbar.bytes_per_cycle, ticks(machine.crossbar.clock)),
+    }
+    if machine.links is not None:
+        rate = machine.links.count * machine.links.bytes_per_cycle
+        period = ticks(machine.links.clock)
+        terms["links.out"] = _ticks(work.moved_bytes(Opcode.SEND), rate, period)
+        terms["links.in"] = _ticks(work.moved_bytes(Opcode.RECV), rate, period)
+    terms |= _ports(work, machine.scratchpad, Space.SCRATCHPAD, ticks(machine.scratchpad.clock))
+    terms |= _ports(work, machine.accumulator, Space.ACCUMULATOR, ticks(machine.accumulator.clock))
+    return terms
+
+
+def _ports(work: Work, cfg: BufferConfig, space: Space, period: int) -> dict[str, int]:
+    """Return the least ticks of a buffer's ports, a word a cycle each, and of its banks."""
+    counts = {port.name: port.count for port in cfg.ports}
+    words = dict.fromkeys(counts, 0)
+    for (kind, of, write), count in work.words().items():
+        if of is space:
+            port = cfg.port_of(kind.name.lower(), 0, write=write)
+            assert port is not None
+            words[port[0]] += count
+    name = space.name.lower()
+    terms = {f"{name}.{p}": _ticks(words[p], counts[p], period) for p in counts}
+    return terms | {f"{name}.banks": _ticks(sum(words.values()), cfg.banks, period)}
+
+
+def _ticks(amount: int, per_cycle: int, period: int) -> int:
+    return -(-amount // per_cycle) * period
