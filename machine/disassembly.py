@@ -192,7 +192,7 @@ def field_text(field: Field, value: int) -> str:
             return field.kind(value).name.lower()
         except ValueError:
             return f"?{value}"
-    return str(value)
+    return str(int(value))
 
 
 def _float32(bits: int) -> str:

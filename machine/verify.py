@@ -204,7 +204,7 @@ class _Concurrent:
             if key not in found:
                 found[key] = self._at(
                     race.queue, race.number, FaultKind.RACE,
-                    f"{self._bytes(race.access)} must be ordered by tokens after "
+                    f"{self._bytes(race.access)} must be ordered by tokens with "
                     f"{self._instruction(race.other_queue, race.other_number)}, which "
                     f"{'writes' if race.other_writes else 'reads'} there")
         return list(found.values())
