@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
+from archsim.buffer import words
 from archsim.pieces import runs
 from archsim.vector import op_cycles
 from machine.chip import Machine
@@ -26,7 +27,6 @@ __all__ = ["CLIENTS", "Demand", "Plan", "Planner", "PortUse", "operand_bits"]
 # The name of a queue kind's units as clients of buffer ports.
 CLIENTS = {kind: kind.name.lower() for kind in QueueKind}
 _Block = SystolicConfig | VectorConfig | DmaConfig | LinkConfig
-_BUFFERS = (Space.SCRATCHPAD, Space.ACCUMULATOR)
 _DATAFLOWS = {Dataflow.OS: "os", Dataflow.WS: "ws"}
 
 
@@ -126,9 +126,9 @@ class Planner:
 
     def __init__(self, program: Program, machine: Machine):
         self._program, self._machine = program, machine
-        self._words = {
-            Space.SCRATCHPAD: machine.scratchpad.word_bytes,
-            Space.ACCUMULATOR: machine.accumulator.word_bytes,
+        self._buffers = {
+            Space.SCRATCHPAD: machine.scratchpad,
+            Space.ACCUMULATOR: machine.accumulator,
         }
 
     def plans(self, stream: Stream) -> list[Plan]:
@@ -190,6 +190,8 @@ class Planner:
             case Opcode.MATMUL | Opcode.PRELOAD | Opcode.FLUSH:
                 try:
                     return self._array(plan, tiles, block)
+                except UserError:
+                    raise
                 except ValueError as error:
                     raise UserError(f"{plan.where}: {error}") from None
             case Opcode.VECTOR:
@@ -201,14 +203,21 @@ class Planner:
                 raise UserError(f"{plan.where}: opcode must be one the simulator times, not {name}")
 
     def _use(self, plan: Plan, tile: Tile, *, write: bool, times: int = 1) -> PortUse:
-        if tile.space not in _BUFFERS:
+        if tile.space not in self._buffers:
             raise UserError(
                 f"{plan.where}: {tile.operand.name} must lie in a buffer,"
                 f" not in {tile.space.name.lower()}"
             )
+        client = CLIENTS[plan.kind]
+        cfg = self._buffers[tile.space]
+        if cfg.port_of(client, plan.units[0][1], write=write) is None:
+            does = "write" if write else "read"
+            raise UserError(
+                f"{plan.where}: {tile.space.name.lower()} must have a port that {client} can"
+                f" {does}, it has none"
+            )
         count, run_bytes = runs(tile.shape, tile.operand.strides, operand_bits(tile.operand))
-        word = self._words[tile.space]
-        return PortUse(tile.space, write, times * count * -(-run_bytes // word))
+        return PortUse(tile.space, write, times * words(count, run_bytes, cfg.word_bytes))
 
     def _array(self, plan: Plan, tiles: dict[str, Tile], cfg: _Block) -> Demand:
         """Demands of the array: activations pass once for each strip of columns."""

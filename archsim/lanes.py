@@ -39,6 +39,8 @@ class Lane:
     `free` says until when each port that is the units' own is taken.
     """
 
+    shareable = True  # units may start as one lane
+
     def __init__(self, kind: QueueKind, unit_list: tuple[int, ...],
                  routes: dict[tuple[Space, bool], Route]):
         self.kind = kind
@@ -51,6 +53,7 @@ class Lane:
         self.beats_end = 0  # the cycle after the last beat in front
         self.next_command = 0  # when the next command can be accepted
         self.weights_open = 0  # when the next weights may begin to load
+        self.weights_command = 0  # when a PRELOAD of them can be accepted
         self.weights_at = 0  # when preloaded weights are complete
         self.sum_beats = 0  # rows of sums still to leave in front
         self.done = 0  # completion of the work in front
@@ -62,8 +65,8 @@ class Lane:
         """Part the lane: return a new one for the units of `part`, keep the others."""
         other = Lane(self.kind, part, self.routes)
         other.free, other.words = dict(self.free), dict(self.words)
-        for name in ("beats_end", "next_command", "weights_open", "weights_at", "sum_beats",
-                     "done", "last_start"):
+        for name in ("beats_end", "next_command", "weights_open", "weights_command", "weights_at",
+                     "sum_beats", "done", "last_start"):
             setattr(other, name, getattr(self, name))
         self.units = tuple(unit for unit in self.units if unit not in part)
         self.mask = sum(1 << unit for unit in self.units)
@@ -74,7 +77,7 @@ class Lane:
         if opcode is Opcode.MATMUL:
             return self.next_command
         if opcode is Opcode.PRELOAD:
-            return self.weights_open
+            return self.weights_command
         return self.done
 
     def own_ports(self, demand: Demand, start: int) -> int:
@@ -91,6 +94,8 @@ class Lane:
 
     def first_beat(self, opcode: Opcode, demand: Demand, start: int) -> int:
         """Return when the first beat of an instruction started at `start` enters."""
+        if opcode is Opcode.PRELOAD:
+            return max(start + demand.fill, self.weights_open + demand.loads)
         if opcode is not Opcode.MATMUL:
             return start + demand.fill
         return max(
@@ -105,7 +110,7 @@ class Lane:
         """Note that the last beat of the work in front is in at `end`; return its completion."""
         self.pending = False
         if opcode is Opcode.PRELOAD:
-            self.weights_at = self.weights_open = end
+            self.weights_at = self.weights_open = self.weights_command = end
             return end
         self.done = completion = end + demand.drain
         if opcode is Opcode.MATMUL:
@@ -116,4 +121,5 @@ class Lane:
             self.sum_beats = demand.sum_beats
         else:
             self.beats_end = self.next_command = self.weights_open = completion
+        self.weights_command = max(0, self.weights_open - demand.period)
         return completion

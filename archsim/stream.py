@@ -62,7 +62,7 @@ class Stream:
             if not mask >> unit & 1:
                 continue
             lane = Lane(kind, (unit,), ports.routes(kind, unit))
-            if lane.private and kind in (QueueKind.ARRAY, QueueKind.VECTOR):
+            if Lane.shareable and lane.private and kind in (QueueKind.ARRAY, QueueKind.VECTOR):
                 block = machine.array_of(unit) if kind is QueueKind.ARRAY else machine.vector_of(
                     unit)
                 together.setdefault(id(block), []).append(unit)
