@@ -354,6 +354,37 @@ stream chip0.link0
     assert result.tensors["B"].tolist() == [5, 6, 7]
 
 
+RECEIVER = """
+stream chip1.link0
+  recv dst=b peer=0 tag=7 wait slot:1 signal slot:1
+  halt
+stream chip0.link0
+  nop wait {sender}
+  send src=a peer=1 tag=7
+  halt
+"""
+TWO_CHIPS = """
+chips 2
+symbol A dram 0x0 int8 [1] input
+symbol B dram 0x10 int8 [1] output chip=1
+operand a dram 0x0 int8 [1] stride [1]
+operand b dram 0x10 int8 [1] stride [1]
+token slot 1
+token go 1
+"""
+
+
+def test_a_receiver_takes_its_tokens_once_however_long_it_waits():
+    result = run(RECEIVER.format(sender="go:1"), TWO_CHIPS, {"A": np.array([9])})
+    assert result.tensors["B"].tolist() == [9]
+
+
+def test_a_receiver_holds_its_tokens_while_it_waits():
+    with pytest.raises(UserError, match=r"deadlock: chip1.link0\[0\] waits for a tile from chip 0 "
+                                        r"with tag 7; chip0.link0\[0\] waits for 1 of token slot"):
+        run(RECEIVER.format(sender="slot:1"), TWO_CHIPS, {"A": np.array([9])})
+
+
 def test_a_sent_tile_that_nobody_receives_is_an_error():
     head = "chips 2\noperand a dram 0x0 int8 [1] stride [1]\n"
     with pytest.raises(UserError, match="^test: a tile from chip 0 to chip 1 with tag 7 must be "
