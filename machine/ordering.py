@@ -53,7 +53,7 @@ class Order:
 
     blocked: list[Blocked] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)  # of each token at the end
-    peaks: dict[int, int] = field(default_factory=dict)  # greatest count, of tokens above `limit`
+    peaks: dict[int, int] = field(default_factory=dict)  # greatest counts, where above `limit`
 
 
 class _Run:
@@ -63,6 +63,7 @@ class _Run:
                  free: frozenset[int] = frozenset()):
         self.events = events
         self.counts = list(initial)
+        self.peaks = list(initial)  # the greatest counts so far
         self.at = [0] * len(events)  # the next event of each queue
         self.given: dict[tuple[int, int], int] = {}  # by (token, queue)
         self._free = free  # tokens that never make a queue wait
@@ -87,6 +88,7 @@ class _Run:
         woken = []
         for token, count in event.signals:
             self.counts[token] += count
+            self.peaks[token] = max(self.peaks[token], self.counts[token])
             key = token, queue
             self.given[key] = self.given.get(key, 0) + count
             woken += self._waiting.get(token, [])
@@ -191,7 +193,8 @@ def order(
     `lengths` counts the instructions of each queue, `initial` each token's count at the start.
     The result says which queues wait for ever and what the counts are at the end; a token several
     queues wait for is taken in one order of the possible ones, and the clocks make no use of it.
-    `peaks` holds the greatest count, over all orders, of the tokens that can pass `limit`.
+    `peaks` holds the greatest count, over all orders, of the tokens that can pass `limit` (in
+    that one order, of a token several queues wait for).
     """
     contended = _contended(events)
     run = _Run(events, initial)
@@ -213,7 +216,7 @@ def order(
             token, need = run.short(queue) or (0, 0)
             found.blocked.append(
                 Blocked(queue, listed[run.at[queue]].number, token, need, run.counts[token]))
-    found.peaks = _peaks(events, initial, contended, limit)
+    found.peaks = _peaks(run, initial, contended, limit)
     return found
 
 
@@ -230,23 +233,21 @@ def _contended(events: Sequence[Sequence[Event]]) -> frozenset[int]:
     return frozenset(token for token, queues in _waiters(events).items() if len(queues) > 1)
 
 
-def _peaks(events: Sequence[Sequence[Event]], initial: Sequence[int], contended: frozenset[int],
+def _peaks(run: _Run, initial: Sequence[int], contended: frozenset[int],
            limit: int) -> dict[int, int]:
     totals = list(initial)
-    for listed in events:
+    for listed in run.events:
         for event in listed:
             for token, count in event.signals:
                 totals[token] += count
-    waiters = _waiters(events)
+    waiters = _waiters(run.events)
     peaks = {}
-    for token, total in enumerate(totals):
-        if total <= limit:
-            continue
-        peaks[token] = total
+    for token in [token for token, total in enumerate(totals) if total > limit]:
+        peaks[token] = run.peaks[token]
         if len(waiters.get(token, ())) == 1:
             (queue,) = waiters[token]
-            last = _Last(events, initial, contended, queue)
-            steps = range(len(events[queue]) + 1)
+            last = _Last(run.events, initial, contended, queue)
+            steps = range(len(run.events[queue]) + 1)
             peaks[token] = max(_reached(last, queue, at, token) for at in steps)
     return {token: peak for token, peak in peaks.items() if peak > limit}
 
