@@ -28,7 +28,7 @@ def test_matmul_is_exact_at_every_width(bits):
 
 
 @pytest.mark.parametrize("bound, kind", [
-    (2**53 - 1, np.int64), (2**53, np.int64), (2**63 - 1, np.int64), (2**63, object)])
+    (2**53 - 1, np.int64), (2**53 + 1, np.int64), (2**63 - 1, np.int64), (2**63, object)])
 def test_matmul_is_exact_on_both_sides_of_each_change_of_method(bound, kind):
     for one, other in ((bound, 1), (1, bound)):
         product = matmul(np.array([[one]], object), np.array([[other]], object))

@@ -49,8 +49,8 @@ def test_rmsnorm_and_l2norm_are_close_to_float64(width):
 
 
 def test_layernorm_rounds_at_each_stated_step():
-    x, gain, bias = rows(1, 7)[0], rows(7, seed=1), rows(7, seed=2)
-    inverse = F32(1) / F32(7)
+    x, gain, bias = rows(1, 70)[0], rows(70, seed=1), rows(70, seed=2, spread=0.01)
+    inverse = F32(1) / F32(70)
     mean = reduce_sum(x, TREE, 4) * inverse
     centred = [F32(v - mean) for v in x]
     square = [F32(c * c) for c in centred]
@@ -58,6 +58,14 @@ def test_layernorm_rounds_at_each_stated_step():
     want = [F32(F32(F32(c * root) * g) + b) for c, g, b in zip(centred, gain, bias, strict=True)]
     got = vector.layernorm(x, gain, bias, epsilon=1e-5, lanes=4)
     assert got.tolist() == [float(w) for w in want]
+
+
+def test_rmsnorm_rounds_at_each_stated_step():
+    x, gain = rows(1, 70)[0], rows(70, seed=1)
+    mean = reduce_sum([F32(v * v) for v in x], TREE, 4) * (F32(1) / F32(70))
+    root = F32(1) / np.sqrt(F32(mean + F32(1e-6)))
+    want = [F32(F32(v * root) * g) for v, g in zip(x, gain, strict=True)]
+    assert vector.rmsnorm(x, gain, epsilon=1e-6, lanes=4).tolist() == [float(w) for w in want]
 
 
 def test_norms_of_zeros_are_zeros():
