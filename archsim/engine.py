@@ -118,10 +118,15 @@ class Engine:
                 break
             tick, _, _, call = heapq.heappop(events)
             call(tick)
-        stuck = [s for s in self.streams if not s.halted or s.open]
+        stuck = [self._stuck(s) for s in self.streams if not s.halted or s.open]
         if stuck:
-            who = "; ".join(f"{s.queue}{_place(s)} waits for {s.waits_for}" for s in stuck)
-            raise UserError(f"program must not deadlock: {who}")
+            raise UserError(f"program must not deadlock: {'; '.join(stuck)}")
+
+    def _stuck(self, stream: Stream) -> str:
+        """Say what `stream` waits for in the end: a message, or what holds its head."""
+        message = self._links.missing(stream) if self._links is not None else ""
+        at = f"[{stream.head.pc}]" if stream.head is not None else ""
+        return f"{stream.queue}{at} waits for {message or stream.waits_for}"
 
     def _advance_memories(self, until: int | None) -> bool:
         """Let the memories go on to `until`; return whether a transfer ended on the way."""
@@ -371,7 +376,3 @@ class Engine:
     def _give(self, plan: Plan, now: int) -> None:
         for number in self.tokens.give(plan.signals):
             self._resume(self.streams[number], now)
-
-
-def _place(stream: Stream) -> str:
-    return f"[{stream.head.pc}]" if stream.head is not None else ""

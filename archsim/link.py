@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from archsim.flight import At, Part
+from archsim.stream import Stream
 from machine.chip import Machine
 
 __all__ = ["Links"]
@@ -81,9 +82,12 @@ class Links:
         else:
             self._wanted.setdefault(key, deque()).append(part)
 
-    def waiting(self) -> list[Key]:
-        """Return the keys of receivers without a message."""
-        return [key for key, parts in self._wanted.items() if parts]
+    def missing(self, stream: Stream) -> str:
+        """Return the message that a queue's RECV has not got, in words; "" if there is none."""
+        for (sender, _, tag), parts in self._wanted.items():
+            if any(part.flight.stream is stream for part in parts):
+                return f"the message of chip {sender} with tag {tag}"
+        return ""
 
     def _match(self, part: Part, message: _Message, now: int) -> None:
         message.part = part

@@ -7,39 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim.engine import Engine, simulate
+from archsim.engine import Engine
 from archsim.lanes import Lane
 from archsim.systolic import tile_times
 from machine.assembly import parse
-from machine.buffer import PortConfig
 from machine.errors import UserError
 from machine.load import read_machine
 from machine.program import Launch
 from machine.systolic import matmul_tiles
-
-# Ports of its own for every unit, and a bank for every port: nothing but the rules of the units.
-PORTS = (
-    PortConfig(name="array", clients=("array",), count=4),
-    PortConfig(name="vector", clients=("vector",), count=4),
-    PortConfig(name="dma", clients=("dma",), count=4),
-    PortConfig(name="link", clients=("link",), count=1),
-)
-
-
-def machine(arrays=1, vectors=1, **changes):
-    tiny = read_machine("tiny")
-    buffers = {
-        name: replace(getattr(tiny, name), ports=PORTS, banks=16, word_bytes=64)
-        for name in ("scratchpad", "accumulator")
-    }
-    return replace(
-        tiny,
-        arrays=(replace(tiny.arrays[0], count=arrays),),
-        vectors=(replace(tiny.vectors[0], count=vectors),),
-        dram=replace(tiny.dram, refresh="off"),
-        **(buffers | changes),
-    )
-
 
 HEAD = """program t version 1
 needs systolic vector
@@ -60,54 +35,46 @@ operand fewacc accumulator 0x0 int32 [8,8] stride [8,1] loop 7:64 edge 0:8-7*4
 """
 
 
-def run(body, on=None, launch=None, values=None, head=HEAD):
-    return simulate(parse(head + body), on or machine(), launch, values)
-
-
-def times(result, queue):
-    return [(e.issue, e.start, e.completion) for e in result.log.of(queue)]
-
-
-def test_a_nop_takes_one_issue_and_its_signal_one_cycle_more():
+def test_a_nop_takes_one_issue_and_its_signal_one_cycle_more(run, times):
     # Issue at 0, start and completion at 1; the token can be taken at 2.
-    result = run("stream chip0.vector0\n nop signal a:1\n halt\n"
+    result = run(HEAD + "stream chip0.vector0\n nop signal a:1\n halt\n"
                  "stream chip0.array0\n nop wait a:1\n halt\n")
     assert times(result, "chip0.vector0") == [(0, 1, 1)]
     assert times(result, "chip0.array0") == [(2, 3, 3)]
     assert result.ticks == 3
 
 
-def test_waits_are_taken_together():
+def test_waits_are_taken_together(run, times):
     # The NOP needs a and c: c is there at once, but stays until a comes.
-    result = run("stream chip0.array0\n nop wait a:1 c:1\n halt\n"
+    result = run(HEAD + "stream chip0.array0\n nop wait a:1 c:1\n halt\n"
                  "stream chip0.vector0\n nop wait c:1 signal c:1\n nop signal a:1\n halt\n")
     # vector: 0, taken c; completion 1, c back at 2; second NOP 1 -> 2, a at 3.
     assert times(result, "chip0.array0") == [(3, 4, 4)]
 
 
-def test_of_two_queues_that_wait_the_lower_takes_the_token():
+def test_of_two_queues_that_wait_the_lower_takes_the_token(run):
     body = ("stream chip0.dma0\n nop wait c:1\n nop signal a:1\n halt\n"
             "stream chip0.array0\n nop wait a:1 signal b:1\n halt\n"
             "stream chip0.vector0\n nop wait a:1\n halt\n")
     with pytest.raises(UserError, match=r"^program must not deadlock: "
                        r"chip0\.vector0\[0\] waits for a: 0 of 1$"):
-        run(body)
+        run(HEAD + body)
 
 
-def test_control_costs_its_cycles():
+def test_control_costs_its_cycles(run, times):
     # loop 1, then 3 x (nop 1 + end 1): the last nop issues at 1 + 2 * 2 = 5.
-    result = run("stream chip0.array0\n loop 3\n nop\n end\n halt\n")
+    result = run(HEAD + "stream chip0.array0\n loop 3\n nop\n end\n halt\n")
     assert [issue for issue, _, _ in times(result, "chip0.array0")] == [1, 3, 5]
     assert result.ticks == 7  # and the last end
     assert [e.indices for e in result.log.of("chip0.array0")] == [(0,), (1,), (2,)]
 
 
-def test_a_false_predicate_skips_the_work_and_still_signals():
+def test_a_false_predicate_skips_the_work_and_still_signals(run, times):
     body = ("stream chip0.vector0\n r1 = launch some\n"
             " vector vop=copy x=v y=v signal a:1 if r1\n halt\n"
             "stream chip0.array0\n nop wait a:1\n halt\n")
-    skipped = run(body, launch=Launch({"some": 0}))
-    done = run(body, launch=Launch({"some": 1}))
+    skipped = run(HEAD + body, launch=Launch({"some": 0}))
+    done = run(HEAD + body, launch=Launch({"some": 1}))
     # r1 takes cycle 0; issue 1, start 2. 64 elements on 8 lanes are 8 beats of one add.
     assert times(skipped, "chip0.vector0") == [(1, 2, 2)]
     assert times(done, "chip0.vector0") == [(1, 2, 10)]
@@ -115,19 +82,19 @@ def test_a_false_predicate_skips_the_work_and_still_signals():
     assert times(done, "chip0.array0") == [(11, 12, 12)]
 
 
-def test_vector_operations_do_not_overlap():
-    result = run("stream chip0.vector0\n vector vop=copy x=v y=v\n"
+def test_vector_operations_do_not_overlap(run, times):
+    result = run(HEAD + "stream chip0.vector0\n vector vop=copy x=v y=v\n"
                  " vector vop=copy x=v y=v\n halt\n")
     assert times(result, "chip0.vector0") == [(0, 1, 9), (1, 9, 17)]
 
 
-def test_a_fence_waits_for_the_instructions_in_front():
-    result = run("stream chip0.vector0\n vector vop=copy x=v y=v\n fence\n nop\n halt\n")
+def test_a_fence_waits_for_the_instructions_in_front(run, times):
+    result = run(HEAD + "stream chip0.vector0\n vector vop=copy x=v y=v\n fence\n nop\n halt\n")
     assert times(result, "chip0.vector0") == [(0, 1, 9), (1, 2, 9), (9, 10, 10)]
 
 
-def test_an_empty_tile_takes_no_unit():
-    result = run("stream chip0.vector0\n vector vop=copy x=none y=none\n nop\n halt\n")
+def test_an_empty_tile_takes_no_unit(run, times):
+    result = run(HEAD + "stream chip0.vector0\n vector vop=copy x=none y=none\n nop\n halt\n")
     assert times(result, "chip0.vector0") == [(0, 1, 1), (1, 2, 2)]
 
 
@@ -149,13 +116,13 @@ CASES = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(CASES)
-def test_matmuls_behind_each_other_run_as_the_array_does(rows):
+def test_matmuls_behind_each_other_run_as_the_array_does(run, machine, rows):
     """Starts are the array's commands, completions its last sums, as its recurrence has them."""
     on = machine()
     on = replace(on, scratchpad=replace(on.scratchpad, word_bytes=1024, bytes=1 << 20),
                  accumulator=replace(on.accumulator, word_bytes=2048, bytes=1 << 20))
     head, body = matmuls(rows)
-    entries = run(body, on, head=head).log.of("chip0.array0")
+    entries = run(head + body, on).log.of("chip0.array0")
     tiles, valid, last = [], [], []
     for entry, (flow, m, n, k) in zip(entries, rows, strict=True):
         own = [work.tile for work in matmul_tiles(on.arrays[0], m, n, k, flow)]
@@ -169,35 +136,35 @@ def test_matmuls_behind_each_other_run_as_the_array_does(rows):
 
 
 @pytest.mark.parametrize("m", [1, 8, 20])
-def test_preload_overlaps_the_tile_in_front(m):
+def test_preload_overlaps_the_tile_in_front(m, run):
     """A tile costs max(m, rows) cycles: PRELOAD and MATMUL alternate without a gap."""
     head = HEAD + (f"operand am scratchpad 0x0 int8 [{m},8] stride [8,1]\n"
                    f"operand zm accumulator 0x0 int32 [{m},8] stride [8,1]\n")
     body = ("stream chip0.array0\n loop 5\n preload w=w\n matmul a=am acc=zm dataflow=ws\n end\n"
             " halt\n")
-    done = [e.completion for e in run(body, head=head).log.of("chip0.array0") if e.pc == 2]
+    done = [e.completion for e in run(head + body).log.of("chip0.array0") if e.pc == 2]
     assert np.diff(done).tolist() == [max(m, 8)] * 4
 
 
-def test_a_read_finds_the_launch_table_or_the_value_trace():
+def test_a_read_finds_the_launch_table_or_the_value_trace(run):
     head = HEAD + ("symbol pages scratchpad 0x40 int32 [4] launch\n"
                    "operand page scratchpad 0x40 int32 [1] stride [1] loop 0:1\n")
     body = ("stream chip0.vector0\n loop 4\n read r1 src=page\n nop if r1\n"
             " vector vop=copy x=v y=v if r1\n end\n halt\n")
-    launched = run(body, head=head, launch=Launch({}, {"pages": [0, 1, 0, 1]}))
-    traced = run(body, head=head, values={"chip0.vector0": [0, 1, 0, 1]})
+    launched = run(head + body, launch=Launch({}, {"pages": [0, 1, 0, 1]}))
+    traced = run(head + body, values={"chip0.vector0": [0, 1, 0, 1]})
     found = [e.completion - e.start for e in launched.log.of("chip0.vector0") if e.pc == 3]
     assert found == [0, 8, 0, 8]
     assert list(traced.log.entries()) == list(launched.log.entries())
     with pytest.raises(UserError, match=r"^chip0\.vector0\[1\]: the value read must be in the "
                        r"launch table or in values$"):
-        run(body, head=head)
+        run(head + body)
 
 
-def test_a_deadlock_names_who_waits_for_what():
+def test_a_deadlock_names_who_waits_for_what(run):
     with pytest.raises(UserError, match=r"^program must not deadlock: chip0\.array0\[0\] waits for "
                        r"a: 0 of 2; chip0\.vector0\[1\] waits for b: 0 of 1$"):
-        run("stream chip0.array0\n nop wait a:2 signal b:1\n halt\n"
+        run(HEAD + "stream chip0.array0\n nop wait a:2 signal b:1\n halt\n"
             "stream chip0.vector0\n nop\n nop wait b:1 signal a:1\n halt\n")
 
 
@@ -207,18 +174,18 @@ def test_a_deadlock_names_who_waits_for_what():
     ("stream chip0.array0\n matmul a=a w=w acc=acc dataflow=lut\n halt\n",
      "chip0.array0[0]: dataflow must be os or ws on this machine, not lut"),
 ])
-def test_refuses_what_the_machine_cannot_run(body, message):
+def test_refuses_what_the_machine_cannot_run(body, message, run):
     with pytest.raises(UserError) as error:
-        run(body)
+        run(HEAD + body)
     assert str(error.value) == message
 
 
-def test_a_machine_without_a_port_says_so():
-    ports = tuple(port for port in PORTS if port.name != "vector")
+def test_a_machine_without_a_port_says_so(run, machine):
     on = machine()
+    ports = tuple(port for port in on.scratchpad.ports if port.name != "vector")
     on = replace(on, scratchpad=replace(on.scratchpad, ports=ports))
     with pytest.raises(UserError) as error:
-        run("stream chip0.vector0\n vector vop=copy x=v y=v\n halt\n", on)
+        run(HEAD + "stream chip0.vector0\n vector vop=copy x=v y=v\n halt\n", on)
     assert str(error.value) == (
         "chip0.vector0[0]: scratchpad must have a port that vector can read, it has none")
 
@@ -236,18 +203,18 @@ stream chip0.vector0
 """
 
 
-def test_equal_units_as_one_lane_give_what_single_units_give(monkeypatch):
+def test_equal_units_as_one_lane_give_what_single_units_give(monkeypatch, run, machine):
     on = machine(arrays=4, vectors=2)
-    together = run(LANES, on)
+    together = run(HEAD + LANES, on)
     monkeypatch.setattr(Lane, "shareable", False)
-    apart = run(LANES, on)
+    apart = run(HEAD + LANES, on)
     assert list(together.log.entries()) == list(apart.log.entries())
     assert together.accounts == apart.accounts
     for name, parts in together.parts.items():
         assert np.array_equal(parts, apart.parts[name]), name
 
 
-def test_lanes_are_parted_only_where_units_differ():
+def test_lanes_are_parted_only_where_units_differ(run, machine):
     on = machine(arrays=4, vectors=2)
     engine = Engine(parse(HEAD + LANES), on, Launch(), {})
     engine.run()
@@ -257,17 +224,18 @@ def test_lanes_are_parted_only_where_units_differ():
     assert sorted(lane.units for lane in vector.lanes) == [(0,), (1,)]
 
 
-def test_slower_clocks_stretch_their_units():
+def test_slower_clocks_stretch_their_units(run, times, machine):
     clocks = (replace(read_machine("tiny").clocks[0], name="core"),
               replace(read_machine("tiny").clocks[1], name="dram"),
               replace(read_machine("tiny").clocks[0], name="half", period_ps=2000))
     base = machine()
     on = replace(base, clocks=clocks, vectors=(replace(base.vectors[0], clock="half"),))
-    result = run("stream chip0.vector0\n vector vop=copy x=v y=v\n halt\n", on)
+    result = run(HEAD + "stream chip0.vector0\n vector vop=copy x=v y=v\n halt\n", on)
     assert times(result, "chip0.vector0") == [(0, 1, 1 + 16)]
 
 
-def test_two_runs_are_equal():
-    one, other = run(LANES, machine(arrays=4, vectors=2)), run(LANES, machine(arrays=4, vectors=2))
+def test_two_runs_are_equal(run, machine):
+    on = machine(arrays=4, vectors=2)
+    one, other = run(HEAD + LANES, on), run(HEAD + LANES, on)
     assert list(one.log.entries()) == list(other.log.entries())
     assert one.accounts == other.accounts
