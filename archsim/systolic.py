@@ -40,38 +40,62 @@ class TileTimes:
     last_sums: np.ndarray
 
 
-@njit(cache=True)
-def _enter(step, valid, front, side, push_steps, delays, pushes):
-    """Return the first step, not before `step`, whose cycle is not before `valid`.
+# What the compiled functions share. `queue` is five int64 arrays, an entry a row of sums: the step
+# in which it is pushed into the output queue; cycle minus step of the steps after push j - 1 and up
+# to push j; the cycle from which it can be taken, in which it is offered, in which it is taken.
+# `state` is int64 [4]: how many pushes lie before the last transfer of each stream that enters, and
+# how many rows have been pushed.
+PUSHED = 3
 
-    ``delays[j]`` is cycle minus step once j rows have been pushed into the output queue, row j in
-    step ``push_steps[j]``. ``front[side]`` keeps how many had been at the stream's last transfer.
-    """
-    at = front[side]
+
+@njit(cache=True)
+def _enter(step, valid, side, state, queue):
+    """Return the first step, not before `step`, whose cycle is not before `valid`."""
+    push_steps, delays = queue[0], queue[1]
+    at = state[side]
     while True:
-        while at < pushes and push_steps[at] < step:
+        while at < state[PUSHED] and push_steps[at] < step:
             at += 1
         if step + delays[at] >= valid:
-            front[side] = at
+            state[side] = at
             return step
         step = valid - delays[at]
-        if at < pushes and step > push_steps[at]:
+        if at < state[PUSHED] and step > push_steps[at]:
             step = push_steps[at] + 1
 
 
 @njit(cache=True)
-def _push(step, ready, push_steps, delays, pushes, sums_offered, sums):
-    """Push one row into the output queue in `step` and return the number of rows pushed.
+def _cycle(step, side, state, queue):
+    """Return the cycle of `step`, which `_enter` has just returned for stream `side`."""
+    return step + queue[1][state[side]]
+
+
+@njit(cache=True)
+def _push(step, state, queue):
+    """Push one row into the output queue in `step`.
 
     If the row before is still there, the queue is full: no steps until that row has been taken.
     """
-    cycle = step + delays[pushes]
-    before = sums[pushes - 1] if pushes > 0 else -1
-    sums_offered[pushes] = max(cycle, before) + 1
-    sums[pushes] = max(sums_offered[pushes], ready[pushes])
-    push_steps[pushes] = step
-    delays[pushes + 1] = delays[pushes] + max(0, before - cycle)
-    return pushes + 1
+    push_steps, delays, ready, offered, taken = queue
+    at = state[PUSHED]
+    cycle = step + delays[at]
+    before = taken[at - 1] if at > 0 else -1
+    offered[at] = max(cycle, before) + 1
+    taken[at] = max(offered[at], ready[at])
+    push_steps[at] = step
+    delays[at + 1] = delays[at] + max(0, before - cycle)
+    state[PUSHED] = at + 1
+
+
+@njit(cache=True)
+def _load(step, count, weight, valid, weights, state, queue):
+    """Let `count` beats of weights enter from `step` on and return the step of the last one."""
+    last = step
+    for beat in range(weight, weight + count):
+        last = _enter(step, valid[beat], WEIGHTS, state, queue)
+        weights[beat] = _cycle(last, WEIGHTS, state, queue)
+        step = last + 1
+    return last
 
 
 @njit(cache=True)
@@ -80,64 +104,50 @@ def _transfers(table, delay, commands_valid, acts_valid, weights_valid, sums_rea
     commands = np.zeros_like(commands_valid)
     acts = np.zeros_like(acts_valid)
     weights = np.zeros_like(weights_valid)
-    sums_offered = np.zeros_like(sums_ready)
-    sums = np.zeros_like(sums_ready)
-    push_steps = np.zeros_like(sums_ready)
-    delays = np.zeros(len(sums_ready) + 1, np.int64)
-    front = np.zeros(3, np.int64)
-    act = weight = pushes = 0
+    rows = len(sums_ready)
+    queue = (np.zeros(rows, np.int64), np.zeros(rows + 1, np.int64), sums_ready,
+             np.zeros(rows, np.int64), np.zeros(rows, np.int64))
+    state = np.zeros(4, np.int64)
+    act = weight = 0  # beats that have entered
     moved, last = 0, -1  # the command in front: step in which it began to run, its last activation
     weights_open = slot_open = 0  # first step free for weights, for a row of sums
 
     for tile in range(len(table)):
         os, m, k, emits = table[tile]
 
-        # The command is taken when the one in front moves on from loading to running.
-        step = _enter(moved, commands_valid[tile], front, COMMANDS, push_steps, delays, pushes)
-        commands[tile] = step + delays[front[COMMANDS]]
-
-        # Load: weights of a ws tile follow the exchange of weights in front.
+        # The command is taken when the one in front moves on from loading to running, and loads:
+        # weights of a ws tile follow the exchange of weights in front.
+        step = _enter(moved, commands_valid[tile], COMMANDS, state, queue)
+        commands[tile] = _cycle(step, COMMANDS, state, queue)
         loaded = step + 1
         if not os:
             step = max(loaded, weights_open)
-            for _ in range(k):
-                loaded = _enter(step, weights_valid[weight], front, WEIGHTS, push_steps, delays,
-                                pushes)
-                weights[weight] = loaded + delays[front[WEIGHTS]]
-                weight += 1
-                step = loaded + 1
+            loaded = _load(step, k, weight, weights_valid, weights, state, queue)
         moved = max(loaded, last)
 
         # Run: one beat of activations a step; a row of sums needs a slot of its own.
         step = moved + 1
         for beat in range(k if os else m):
-            valid = acts_valid[act]
-            if os:
-                valid = max(valid, weights_valid[weight])
+            valid = max(acts_valid[act], weights_valid[weight + beat]) if os else acts_valid[act]
             if not os or beat == k - 1:
                 step = max(step, slot_open)
-            last = _enter(step, valid, front, ACTS, push_steps, delays, pushes)
-            acts[act] = last + delays[front[ACTS]]
+            last = _enter(step, valid, ACTS, state, queue)
+            acts[act] = _cycle(last, ACTS, state, queue)
             if os:
-                weights[weight] = acts[act]
-                weight += 1
+                weights[weight + beat] = acts[act]
             elif emits:
-                pushes = _push(last + delay, sums_ready, push_steps, delays, pushes, sums_offered,
-                               sums)
-            if not os and beat == 0:
-                weights_open = last
+                _push(last + delay, state, queue)
+            if os or beat == 0:
+                weights_open = last + os
             act += 1
             step = last + 1
+        weight += k
 
         # Leave: the rows of an os tile take the slots from its last pair on.
-        slot_open = last + 1
-        if os:
-            weights_open = last + 1
-            slot_open = last + m
-            for row in range(m if emits else 0):
-                pushes = _push(last + row + delay, sums_ready, push_steps, delays, pushes,
-                               sums_offered, sums)
-    return commands, acts, weights, sums_offered, sums
+        slot_open = last + (m if os else 1)
+        for row in range(m if os and emits else 0):
+            _push(last + row + delay, state, queue)
+    return commands, acts, weights, queue[3], queue[4]
 
 
 def _times(name: str, given: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:

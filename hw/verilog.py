@@ -12,6 +12,7 @@ from typing import Any
 from amaranth.back import verilog
 from amaranth.lib import wiring
 
+from hw.axi import REGISTERS, SystolicAxi
 from hw.pe import IntMac
 from hw.systolic import Column, Systolic
 from machine.errors import unknown
@@ -42,7 +43,7 @@ def members(component: type) -> dict[str, str]:
 def ports(component: wiring.Component) -> list[dict[str, Any]]:
     """Return name, direction, width and meaning of each port of `component`'s Verilog module."""
     meaning = members(type(component))
-    listed = [
+    listed = [] if "aclk" in meaning else [
         {"name": "clk", "direction": "input", "width": 1, "meaning": "Clock; rising edge."},
         {"name": "rst", "direction": "input", "width": 1,
          "meaning": "Reset; synchronous, active high."},
@@ -100,7 +101,7 @@ def emit_systolic(
     """
     if wrap not in (None, "axi"):
         raise unknown("wrap", str(wrap), ["axi"])
-    facts = {
+    facts: dict[str, Any] = {
         "parameters": dataclasses.asdict(cfg),
         "latency_cycles": cfg.latency_cycles,
         "command_fields": [
@@ -109,4 +110,7 @@ def emit_systolic(
         ],
     }
     parts = [(f"{name}_intmac", IntMac(cfg)), (f"{name}_column", Column(cfg, library=name))]
-    return emit(Systolic(cfg, library=name), name, directory, parts=parts, facts=facts)
+    if wrap is None:
+        return emit(Systolic(cfg, library=name), name, directory, parts=parts, facts=facts)
+    facts["registers"] = [register._asdict() for register in REGISTERS]
+    return emit(SystolicAxi(cfg, library=name), name, directory, parts=parts, facts=facts)
