@@ -1,0 +1,159 @@
+"""Speed and memory: each task as seconds and as a ratio to one baseline measured in the same run.
+
+The baseline is a pure-Python loop of a million integer additions, so that ratios of two machines
+compare where seconds do not. Every task runs in a process of its own; goals are seconds on a
+machine of two cores, and are shown, not enforced.
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["TASKS", "Task", "main"]
+
+LLAMA = ("--model", "llama-2-7b", "--batch", "16", "--kv", "512")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One row of the table."""
+
+    name: str
+    run: Callable[[], float]  # seconds of what the name says
+    goal_s: float
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how long `action` takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def baseline() -> float:
+    """Return the seconds of a million additions, the best of five."""
+
+    def add() -> None:
+        total = 0
+        for number in range(1_000_000):
+            total += number
+
+    return min(seconds(add) for _ in range(5))
+
+
+def importing() -> float:
+    """Import the package in a new process, less the start of Python itself."""
+
+    def python(code: str) -> float:
+        command = [sys.executable, "-c", code]
+        return min(seconds(lambda: subprocess.run(command, check=True)) for _ in range(3))
+
+    return python("import archsim") - python("pass")
+
+
+def decode_cold() -> float:
+    """Run the command line with nothing compiled yet."""
+    with tempfile.TemporaryDirectory() as cache:
+        archsim = Path(sys.executable).with_name("archsim")
+        command = ["env", f"NUMBA_CACHE_DIR={cache}", archsim, "run", *LLAMA]
+        silent = {"check": True, "stdout": subprocess.DEVNULL}
+        return seconds(lambda: subprocess.run(command, **silent))
+
+
+def decode_warm() -> float:
+    """Simulate a decode step of Llama-2-7B a second time, mapped already."""
+    from archsim.job import make_phase, prepare_model, run_job
+
+    job = prepare_model("llama-2-7b", "npu-hbm2", make_phase("decode", 16, 1, 512))
+    run_job(job)
+    return seconds(lambda: run_job(job))
+
+
+def gemm_warm() -> float:
+    """Simulate one product of 512 x 4096 x 11008 on one array of 128 x 128 a second time."""
+    from archsim.engine import simulate
+    from machine.load import read_machine
+    from machine.program import Launch
+
+    machine = read_machine("npu-hbm2", ["arrays.0.count=1"])
+    program = gemm_program(machine, m=512, k=4096, n=11008)
+    simulate(program, machine, Launch())
+    return seconds(lambda: simulate(program, machine, Launch()))
+
+
+def gemm_program(machine, *, m: int, k: int, n: int):
+    """Return the program of one INT8 product with its scales, from DRAM to DRAM."""
+    from machine.program import SymbolKind
+    from mapping.builder import ProgramBuilder
+    from mapping.gemm import GemmKernel, write_gemm
+    from mapping.plan import Plan, Rows, Tensor
+    from mapping.tiling import Gemm, find_tiling
+    from mapping.transformer import CAPABILITIES
+
+    builder = ProgramBuilder("gemm")
+    plan = Plan(builder, machine)
+    shape = Gemm(m, n, k, 8, 8, 16)
+    tiling = find_tiling(shape, machine, plan.slots, name="gemm")
+    blocks = (-(-n // tiling.n), -(-k // tiling.k), tiling.k, tiling.n)
+
+    def tensor(name: str, kind: SymbolKind, sizes: tuple[int, ...], form: str) -> Tensor:
+        return Tensor.of(builder.symbol(name, kind, sizes, form))
+
+    kernel = GemmKernel(
+        name="gemm", shape=shape, tiling=tiling, rows=Rows(m),
+        a=tensor("a", SymbolKind.INPUT, (m, k), "int8"),
+        a_scale=tensor("a.scale", SymbolKind.INPUT, (m,), "float32"),
+        w=tensor("w", SymbolKind.CONST, blocks, "int8"),
+        w_scale=tensor("w.scale", SymbolKind.CONST, (blocks[0] * tiling.n,), "float32"),
+        out=tensor("c", SymbolKind.OUTPUT, (m, n), "float16"),
+    )
+    with plan.loop(1), builder.accounting("gemm", 0, 0):
+        write_gemm(plan, kernel)
+    return builder.build(CAPABILITIES)
+
+
+TASKS = (
+    Task("import archsim", importing, 0.5),
+    Task("Llama-2-7B decode step, whole process, cold", decode_cold, 10.0),
+    Task("Llama-2-7B decode step, warm", decode_warm, 1.0),
+    Task("GEMM 512x4096x11008 on 128x128, warm", gemm_warm, 0.05),
+)
+
+
+def measure(index: int) -> None:
+    """Print the seconds and the peak memory, in MiB, of one task run in this process."""
+    taken = TASKS[index].run()
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(taken, max(own, children) / 1024)
+
+
+def main() -> int:
+    """Print the table; return 1 if a task failed."""
+    if len(sys.argv) > 1:
+        measure(int(sys.argv[1]))
+        return 0
+    failed = False
+    unit = baseline()
+    print(f"baseline: a million additions in a Python loop: {unit * 1000:.1f} ms")
+    print(f"{'task':45} {'seconds':>9} {'goal':>6} {'x baseline':>11} {'peak MiB':>9}")
+    for index, task in enumerate(TASKS):
+        done = subprocess.run(
+            [sys.executable, __file__, str(index)], stdout=subprocess.PIPE, text=True
+        )
+        if done.returncode:
+            print(f"{task.name:45} failed")
+            failed = True
+            continue
+        taken, peak = map(float, done.stdout.split())
+        print(f"{task.name:45} {taken:9.3f} {task.goal_s:6.2f} {taken / unit:11.1f} {peak:9.0f}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
