@@ -6,6 +6,7 @@ busy           a unit takes a beat of input (array), computes (vector), moves a 
                a port moves a word; a DRAM channel's data bus carries data
 bank_conflict  the unit's port was served by no bank
 port_conflict  the unit's port, or the crossbar, served another client
+port_bound     the unit's port moves the unit's words, more cycles than the unit has work for
 bus_conflict   DRAM: commands of different bursts stood too close
 row_miss       DRAM: the row was not open yet
 turnaround     DRAM: the data bus changed direction or rank
@@ -30,12 +31,14 @@ from archsim.log import InstructionLog
 __all__ = ["CLASSES", "PARTS", "OpCycles", "by_operation", "classify", "uncovered"]
 
 CLASSES = (
-    "busy", "bank_conflict", "port_conflict", "bus_conflict", "row_miss", "turnaround", "refresh",
-    "mode_switch", "memory_wait", "fill", "drain", "control", "token_wait", "unused", "halted",
+    "busy", "bank_conflict", "port_conflict", "port_bound", "bus_conflict", "row_miss",
+    "turnaround", "refresh", "mode_switch", "memory_wait", "fill", "drain", "control",
+    "token_wait", "unused", "halted",
 )
 # The classes between the boundaries of a part; a receiver waits first, the others last.
 PARTS = (
-    "memory_wait", "fill", "busy", "bank_conflict", "port_conflict", "memory_wait", "drain",
+    "memory_wait", "fill", "busy", "bank_conflict", "port_conflict", "port_bound", "memory_wait",
+    "drain",
 )
 
 
@@ -64,7 +67,7 @@ def classify(
 ) -> dict[str, int]:
     """Return the ticks of each class of one unit; they sum to `total`.
 
-    `parts` is int64 [n, 8], the boundaries of each execution on the unit as `PARTS` has them.
+    `parts` is int64 [n, 9], the boundaries of each execution on the unit as `PARTS` has them.
     `marks` are the states of its queue, (tick from which it holds, class), ascending from 0.
     """
     intervals: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}

@@ -28,8 +28,8 @@ class Part:
     When nothing is pending, `through` is called with the part and the tick.
     """
 
-    __slots__ = ("bank_lost", "demand", "filled", "first", "flight", "lane", "last", "pending",
-                 "port_end", "port_lost", "ready", "start", "through", "work_end")
+    __slots__ = ("bank_lost", "demand", "filled", "first", "flight", "lane", "last", "lost",
+                 "pending", "port_end", "port_lost", "ready", "start", "through", "work_end")
 
     def __init__(self, flight: Flight, lane: Lane, demand: Demand, start: int,
                  through: Callable[["Part", int], None]):
@@ -40,15 +40,19 @@ class Part:
         self.work_end = start  # when the last would be in, were it alone
         self.port_end = start  # when the last word was granted
         self.last = start  # when the last byte of memory or message came
-        self.port_lost = self.bank_lost = 0
+        self.port_lost = self.bank_lost = 0  # of the port that was through last
+        self.lost: dict[str, list[int]] = {}  # of each port
         self.pending = 0
         self.ready = False
 
-    def granted(self, now: int, port_lost: int, bank_lost: int) -> None:
-        """A job of this part is through its port."""
-        self.port_end = max(self.port_end, now)
-        self.port_lost = max(self.port_lost, port_lost)
-        self.bank_lost = max(self.bank_lost, bank_lost)
+    def granted(self, port: str, now: int, port_lost: int, bank_lost: int) -> None:
+        """A job of this part is through `port`; those of one port follow each other."""
+        lost = self.lost.setdefault(port, [0, 0])
+        lost[0] += port_lost
+        lost[1] += bank_lost
+        if now >= self.port_end:
+            self.port_end = now
+            self.port_lost, self.bank_lost = lost
         self.came(now)
 
     def came(self, now: int) -> None:
@@ -71,10 +75,12 @@ class Part:
     def segments(self, end: int, completion: int) -> tuple[int, ...]:
         """Return the boundaries of the classes of this part: see `archsim.accounting.PARTS`.
 
-        A delay by ports is split as the words lost their turns: banks first.
+        A delay by ports is split as the words lost their turns: to banks, then to other clients;
+        what is left is the port's own width.
         """
         late = max(0, min(self.port_end, end) - self.work_end)
         bank = min(late, self.bank_lost)
-        moved = self.work_end + late
-        return (self.lane.mask, self.start, self.filled, self.first, self.work_end,
-                self.work_end + bank, moved, max(end, moved), completion)
+        port = min(late - bank, self.port_lost)
+        bank_end, moved = self.work_end + bank, self.work_end + late
+        return (self.lane.mask, self.start, self.filled, self.first, self.work_end, bank_end,
+                bank_end + port, moved, max(end, moved), completion)

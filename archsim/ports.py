@@ -21,8 +21,8 @@ Schedule = Callable[[int, Callable[[int], None]], None]  # call the function at 
 class Job(Protocol):
     """Who is told that its words are through."""
 
-    def granted(self, now: int, port_lost: int, bank_lost: int) -> None:
-        """The last word was granted in the cycle before `now`; what was lost is in ticks."""
+    def granted(self, port: str, now: int, port_lost: int, bank_lost: int) -> None:
+        """`port` granted the last word in the cycle before `now`; what was lost is in ticks."""
 
 
 class PortGroup:
@@ -31,7 +31,7 @@ class PortGroup:
     def __init__(self, clients: list[int], banks: int, period: int, schedule: Schedule):
         self._arbiter = Arbiter(clients, banks)
         self._period, self._schedule = period, schedule
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, tuple[Job, str]] = {}
         self._number = 0
         self._planned = -1  # the cycle of the event that counts
 
@@ -45,7 +45,7 @@ class PortGroup:
         cycle = -(-now // self._period)
         self._take(cycle)
         self._number += 1
-        self._jobs[self._number] = job
+        self._jobs[self._number] = job, route.port
         self._arbiter.request(route.port_index, route.client, words, self._number, cycle)
         self._plan()
 
@@ -53,7 +53,9 @@ class PortGroup:
         """Tell every job that ends at or before `cycle`."""
         while (finish := self._arbiter.next_finish()) is not None and finish <= cycle:
             for grant in self._arbiter.advance(finish):
-                self._jobs.pop(grant.job).granted(
+                job, port = self._jobs.pop(grant.job)
+                job.granted(
+                    port,
                     finish * self._period,
                     grant.port_lost * self._period,
                     grant.bank_lost * self._period,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from archsim.accounting import CLASSES, OpCycles, by_operation, classify
+from archsim.accounting import CLASSES, PARTS, OpCycles, by_operation, classify
 from archsim.dram import DramCounters, DramEnergy
 from archsim.log import InstructionLog
 from archsim.work import Work
@@ -26,7 +26,7 @@ class SimResult:
     """When a program did what, and where the cycles of every resource went.
 
     `accounts` gives ticks by resource and class (`archsim.accounting.CLASSES`); those of one
-    resource sum to `ticks`. `parts` holds every execution on a unit: resource -> int64 [n, 8] of
+    resource sum to `ticks`. `parts` holds every execution on a unit: resource -> int64 [n, 9] of
     boundaries, and `rows` the row of the log each belongs to.
     """
 
@@ -77,7 +77,7 @@ def _units(engine: "Engine", chip: int, kind: QueueKind, total: int,
            accounts: dict[str, dict[str, int]], parts: dict[str, np.ndarray],
            rows: dict[str, np.ndarray]) -> None:
     """Close the books of the units of one kind; equal units are counted once."""
-    records = np.array(engine.parts.get((chip, kind), []), np.int64).reshape(-1, 10)
+    records = np.array(engine.parts.get((chip, kind), []), np.int64).reshape(-1, 3 + len(PARTS))
     known: dict[tuple[int, bytes], dict[str, int]] = {}
     for unit in range(engine.machine.units(kind)):
         name = f"chip{chip}.{kind.name.lower()}{unit}"
