@@ -148,6 +148,8 @@ def _operands(plan: Plan, kernel: GemmKernel, part: int, last: bool) -> dict[str
     m_edge = plan.edge(array, kernel.rows, (1, t.m))
     if shift:
         m_edge = Edge(s.m - shift, ((1, t.m),))
+    # Columns of a gated pair end inside the block, at the end of each half: those are all computed.
+    n_edge = None if s.halves else Edge(s.n, ((2, t.n), (UNIT_LEVEL, t.unit_n)))
     held = s.k if t.resident else t.k
     start = shift * held + (done if t.resident else 0)
     a = b.operand(
@@ -157,11 +159,11 @@ def _operands(plan: Plan, kernel: GemmKernel, part: int, last: bool) -> dict[str
     w = b.operand(
         f"{name}.w", Space.SCRATCHPAD, rings["w"].address_bytes, (t.k, t.unit_n),
         kernel.w.symbol.format, strides=(t.n, 1), base=rings["w"].slot(array),
-        loops=((UNIT_LEVEL, t.unit_n),), edges=(k_edge, None))
+        loops=((UNIT_LEVEL, t.unit_n),), edges=(k_edge, n_edge))
     acc = b.operand(
         f"{name}.sum", Space.ACCUMULATOR, rings["acc"].address_bytes + shift * t.n * 4,
         (rows, t.unit_n), kernel.acc_format, strides=(t.n, 1), base=rings["acc"].slot(array),
-        loops=((UNIT_LEVEL, t.unit_n),), edges=(m_edge, None))
+        loops=((UNIT_LEVEL, t.unit_n),), edges=(m_edge, n_edge))
     return {"a": a, "w": w, "acc": acc}
 
 

@@ -7,6 +7,7 @@ tokens, are launch entries.
 from dataclasses import dataclass, replace
 
 from machine.chip import Machine
+from machine.errors import must_be
 from machine.program import Capability, Launch, Program, Symbol, SymbolKind
 from machine.vector import VectorOp
 from mapping.attention import AttentionKernel, write_attention
@@ -56,17 +57,24 @@ class Mapped:
     def launch(self, tokens: tuple[int, ...] = (), *, position: int | None = None) -> Launch:
         """Return the launch of one step: `tokens` of all sequences, after `position` cached ones.
 
-        Without `tokens` every token is number 0; a run for timing alone needs no more.
+        Without `tokens` every token is number 0; a run for timing alone needs no more. Only an
+        encoder's single sequence may be shorter than the phase. Raises `UserError` for too many
+        or too few tokens, and for a position that the cache has no room for.
         """
         phase = self.phase
         rows = phase.tokens
         given = len(tokens) or rows
         at = phase.position_base if position is None else position
+        shorter = phase.kind == "encode" and phase.batch == 1
+        if given > rows or (given < rows and not shorter):
+            raise must_be("tokens", f"{'at most ' if shorter else ''}{rows}", given)
+        if not 0 <= at <= phase.position_base:
+            raise must_be("position", f"from 0 to {phase.position_base}", at)
         per_sequence = given // phase.batch
         learned = self.model.position.offset + at
         tensors = {
             "token_index": [*(tokens or [0] * rows), *[0] * (rows - given)],
-            "position_index": [learned + i % max(per_sequence, 1) for i in range(rows)],
+            "position_index": [learned + i % per_sequence for i in range(rows)],
             "type_index": [0] * rows,
         }
         names = {s.name for s in self.program.symbols}
@@ -93,17 +101,15 @@ class _Mapper:
     def __init__(self, model: Model, phase: Phase, machine: Machine, formats: Formats):
         self.model, self.phase, self.machine, self.formats = model, phase, machine, formats
         self.builder = ProgramBuilder(f"{model.name}-{phase.kind}")
-        entries = ("tokens",) if model.kind == "encoder" else ("position", "keys")
-        if model.kind == "encoder":
-            entries = ("position", "tokens")
-        self.plan = Plan(self.builder, machine, entries=entries)
+        varying = "tokens" if model.kind == "encoder" and phase.batch == 1 else None
+        entries = ("position",) if model.kind == "encoder" else ("position", "keys")
+        self.plan = Plan(self.builder, machine, entries=(*entries, varying) if varying else entries)
         self.weights: list[Weight] = []
         self.vectors: list[tuple[Symbol, tuple[str, ...]]] = []
         self.tilings: list[tuple[str, GemmTiling]] = []
-        varying = "tokens" if model.kind == "encoder" else None
         self.rows = Rows(phase.tokens, varying)
         self.queries = Rows(phase.q_len, varying)
-        self.keys = Rows(phase.kv_len, varying or "keys")
+        self.keys = Rows(phase.kv_len, "keys" if model.kind == "decoder" else varying)
         self.quantised = not formats.of("activation").is_float
         self.x = self._scratch("hidden", (phase.tokens, model.d_model), HIDDEN,
                                kind=SymbolKind.OUTPUT if model.kind == "encoder"
@@ -195,10 +201,11 @@ class _Mapper:
                 eps=norm.eps, keep=keep, quantised=codes if quantise else None,
                 quantised_scale=scale if quantise else None))
 
-    def _quantise(self, name: str, x: Tensor, codes: Tensor, scale: Tensor | None) -> None:
+    def _quantise(self, name: str, x: Tensor, codes: Tensor, scale: Tensor | None, *,
+                  rows: Rows | None = None) -> None:
         with self.builder.accounting(name, 0, 0):
             write_rows(self.plan, RowKernel(
-                name=name, rows=self.rows, width=x.strides[0], x=x, quantised=codes,
+                name=name, rows=rows or self.rows, width=codes.strides[0], x=x, quantised=codes,
                 quantised_scale=scale))
 
     def _product(self, name: str, a: Tensor, a_scale: Tensor | None, k: int, n: int,
@@ -318,7 +325,8 @@ class _Mapper:
                 name="attention", batch=batch, queries=self.queries, keys=self.keys,
                 heads=a.heads, kv_heads=a.kv_heads, head_dim=d, q=q, k=k, v=v, out=out,
                 q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
-                causal=model.kind == "decoder" and phase.q_len > 1, window=a.window))
+                causal=model.kind == "decoder" and (phase.q_len > 1 or a.window is not None),
+                window=a.window))
 
     def _head(self) -> None:
         """Normalise each sequence's last token and project it onto the vocabulary."""
@@ -331,6 +339,10 @@ class _Mapper:
         if model.norm.final:
             self._norm("final_norm", "final_norm", last, keep=None, layered=False, rows=rows,
                        to=(codes, scale))
+        elif self.quantised:
+            self._quantise("last", last, codes, scale, rows=rows)
+        else:
+            codes = last
         logits = self._scratch("logits", (phase.batch, model.vocab), HIDDEN,
                                kind=SymbolKind.OUTPUT)
         source = "embed.token" if model.tied_embeddings else "lm_head"
