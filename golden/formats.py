@@ -137,9 +137,9 @@ def _encode_float(x: NDArray[np.float64], fmt: Format, saturate: bool) -> NDArra
         _refuse_nan(x, fmt)
     finite = np.isfinite(x)
     size = np.abs(np.where(finite, x, 0.0))
-    exponent = np.where(size > 0, np.frexp(size)[1] - 1, fmt.smallest_exponent)
-    exponent = np.maximum(exponent, fmt.smallest_exponent).astype(np.int64)
-    units = np.rint(np.ldexp(size, fmt.mantissa_bits - exponent)).astype(np.int64)
+    exponent = np.maximum((size.view(np.int64) >> 52) - 1023, fmt.smallest_exponent)
+    power = ((fmt.mantissa_bits - exponent + 1023) << 52).view(np.float64)
+    units = np.rint(size * power).astype(np.int64)
     # A subnormal's units fall short of 2**mantissa_bits and leave exponent field 0.
     codes = ((exponent + fmt.bias) << fmt.mantissa_bits) + units - (1 << fmt.mantissa_bits)
     top = _largest_code(fmt)

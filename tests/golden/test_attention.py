@@ -59,6 +59,20 @@ def test_hidden_keys_do_not_matter_and_weigh_nothing():
     assert softmax(x, visible=visible).tobytes() == got.tobytes()
 
 
+@pytest.mark.parametrize("order", list(ReductionOrder))
+def test_a_causal_row_of_prefill_equals_its_decode_step_bit_for_bit(order):
+    x, values = scores(2, 21, 21), scores(2, 21, 6, seed=1)
+    visible = visible_keys(Mask.CAUSAL, 21, 21)
+    weights = softmax(x, visible=visible, order=order, lanes=8)
+    output = finish(attend(x, values, visible=visible, order=order, lanes=8))
+    for i in range(21):
+        row = np.s_[:, i : i + 1, : i + 1]
+        step = softmax(x[row], order=order, lanes=8)
+        assert step.tobytes() == weights[row].tobytes()
+        out = finish(attend(x[row], values[:, : i + 1], order=order, lanes=8))
+        assert np.array_equal(out, output[:, i : i + 1])
+
+
 def test_a_row_that_sees_nothing_is_zero():
     nothing = np.zeros((2, 3), bool)
     assert not softmax(scores(2, 3), visible=nothing).any()
