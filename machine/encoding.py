@@ -5,7 +5,7 @@ before it. Strings are UTF-8, each ended by a zero byte and stored once, in orde
 Everything is little endian. ``machine.decoding`` reads it back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from machine.errors import UserError, must_be
@@ -118,13 +118,17 @@ def encode(program: Program) -> bytes:
     strings = _Strings()
     name = strings.offset(program.name)
     sections = {
-        "symbols": _records(SYMBOL, [_symbol_values(s, strings) for s in program.symbols]),
+        "symbols": _records(SYMBOL, [_symbol_values(s, strings) for s in program.symbols],
+                            [symbol.name for symbol in program.symbols]),
         "launch": _records(NAME_ENTRY, [{"name": strings.offset(n)} for n in program.launch]),
         "tokens": _records(TOKEN, [
-            {"name": strings.offset(t.name), "initial": t.initial} for t in program.tokens]),
+            {"name": strings.offset(t.name), "initial": t.initial} for t in program.tokens],
+            [token.name for token in program.tokens]),
         "ops": _records(NAME_ENTRY, [{"name": strings.offset(n)} for n in program.ops]),
-        "operands": _records(OPERAND, [_operand_values(o, strings) for o in program.operands]),
-        "streams": _records(STREAM, list(_stream_values(program.streams))),
+        "operands": _records(OPERAND, [_operand_values(o, strings) for o in program.operands],
+                             [operand.name for operand in program.operands]),
+        "streams": _records(STREAM, _stream_values(program.streams),
+                            [str(stream.queue) for stream in program.streams]),
         "instructions": b"".join(
             _instruction_word(instruction, f"{stream.queue}[{pc}]").to_bytes(INSTRUCTION.bytes,
                                                                             "little")
@@ -143,9 +147,11 @@ def encode(program: Program) -> bytes:
     return _records(HEADER, [header]) + b"".join(sections[section] for section in SECTIONS)
 
 
-def _records(record: Record, rows: list[dict[str, int]]) -> bytes:
+def _records(record: Record, rows: Iterable[dict[str, int]], names: Sequence[str] = ()) -> bytes:
+    """Pack `rows`; an error names a row by its name, where it has one, else by its number."""
     return b"".join(
-        record.pack(row, f"{record.name} {at}").to_bytes(record.bytes, "little")
+        record.pack(row, f"{record.name} {repr(names[at]) if names else at}").to_bytes(
+            record.bytes, "little")
         for at, row in enumerate(rows)
     )
 

@@ -207,6 +207,11 @@ def _lower(member: IntEnum) -> str:
     return member.name.lower()
 
 
+# Executed by the queue itself.
+_NO_UNIT = (Opcode.NOP, Opcode.HALT, Opcode.FENCE, Opcode.LOOP, Opcode.END, Opcode.SCALAR,
+            Opcode.READ)
+
+
 def _stream_faults(program: Program, machine: Sizes | None) -> Iterator[Fault]:
     driven: dict[tuple[int, QueueKind, int], tuple[int, int]] = {}
     seen = set()
@@ -220,13 +225,11 @@ def _stream_faults(program: Program, machine: Sizes | None) -> Iterator[Fault]:
         there = None if machine is None else machine.units(queue.kind)
         masks: dict[int, int] = {}
         for pc, instruction in enumerate(stream.instructions):
-            masks.setdefault(instruction.unit_mask, pc)
+            if instruction.opcode not in _NO_UNIT:
+                masks.setdefault(instruction.unit_mask, pc)
         for mask, pc in masks.items():
             if mask < 1:
                 yield fault_at(program, at, pc, FaultKind.UNITS, "units must name at least one")
-                continue
-            if not _uses_units(program, at, mask):
-                continue
             for _, unit in units(mask):
                 if there is not None and unit >= there:
                     yield fault_at(program, at, pc, FaultKind.UNITS, f"units must be below "
@@ -238,16 +241,6 @@ def _stream_faults(program: Program, machine: Sizes | None) -> Iterator[Fault]:
                     yield fault_at(program, at, pc, FaultKind.UNITS, f"{_lower(queue.kind)} unit "
                                    f"{unit} must be driven by one stream, {other}[{first}] "
                                    f"drives it too")
-
-
-_NO_UNIT = (Opcode.NOP, Opcode.HALT, Opcode.FENCE, Opcode.LOOP, Opcode.END, Opcode.SCALAR,
-            Opcode.READ)
-
-
-def _uses_units(program: Program, at: int, mask: int) -> bool:
-    """Return whether an instruction with `mask` drives units, rather than only controls."""
-    return any(i.unit_mask == mask and i.opcode not in _NO_UNIT
-               for i in program.streams[at].instructions)
 
 
 def _control_faults(program: Program, at: int) -> Iterator[Fault]:
