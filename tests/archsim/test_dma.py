@@ -87,8 +87,8 @@ def test_units_of_one_load_move_their_own_tiles(run, machine):
     on = replace(machine(), dma=replace(machine().dma, count=4))
     result = run(head + "stream chip0.dma0\n load src=part dst=partpad units=0x7\n halt\n", on)
     assert result.dram[0].reads == 3
-    assert [result.accounts[f"chip0.dma{i}"]["busy"] for i in range(4)] == [2, 2, 2, 0]  # 64 bytes, 32 a cycle
-    # The one crossbar passes them all.
+    # 64 bytes each are 2 cycles of the crossbar, which passes them all.
+    assert [result.accounts[f"chip0.dma{i}"]["busy"] for i in range(4)] == [2, 2, 2, 0]
     assert result.accounts["chip0.crossbar"]["busy"] == 6
 
 
