@@ -93,6 +93,10 @@ def reduce_sum(x: ArrayLike, order: ReductionOrder = ReductionOrder.TREE, lanes:
 
 def _in_turn(x: NDArray, fmt: Format) -> NDArray:
     """Add the last axis, element 0 first."""
+    if fmt.name == "float32":
+        # accumulate writes every partial sum, so it cannot regroup them as np.sum does.
+        with np.errstate(all="ignore"):
+            return np.add.accumulate(x, axis=-1)[..., -1]
     total = x[..., 0]
     for index in range(1, x.shape[-1]):
         total = add(total, x[..., index], fmt)
