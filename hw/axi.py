@@ -65,6 +65,13 @@ READ = {  # the read channels
 }
 
 
+def _joined(members: dict, outer: wiring.Component, inner: wiring.Component, prefix: str = ""):
+    """Return the assignments that make `inner`'s `members` those of `outer` with `prefix`."""
+    for name, member in members.items():
+        ours, theirs = getattr(outer, prefix + name), getattr(inner, name)
+        yield theirs.eq(ours) if member.flow is In else ours.eq(theirs)
+
+
 class WritePort(wiring.Component):
     """The write channels of AXI4-Lite: joins address and data into one write, and answers it.
 
@@ -216,9 +223,7 @@ class Registers(wiring.Component):
 
         # A write is refused unless it finds its register, whole, and room for a command.
         m.submodules.port = port = WritePort()
-        for name in WRITE:
-            outer, inner = getattr(self, name), getattr(port, name)
-            m.d.comb += inner.eq(outer) if WRITE[name].flow is In else outer.eq(inner)
+        m.d.comb += _joined(WRITE, self, port)
         m.d.comb += [
             commands.i.payload[:32].eq(values["COMMAND_LOW"]),
             commands.i.payload[32:].eq(port.data),
@@ -242,23 +247,16 @@ class Registers(wiring.Component):
             m.d.sync += self.rvalid.eq(0)
         with m.If(self.arvalid & self.arready):
             m.d.sync += [self.rvalid.eq(1), self.rdata.eq(0), self.rresp.eq(SLVERR)]
-            shown = {
-                "IDENTITY": Const(IDENTITY, 32),
-                "SIZE": Const(self.cfg.rows | self.cfg.cols << 16, 32),
-                "STATUS": commands.i.ready,
-                **values,
-            }
+            size = Const(self.cfg.rows | self.cfg.cols << 16, 32)
+            shown = {"IDENTITY": IDENTITY, "SIZE": size, "STATUS": commands.i.ready, **values}
             with m.Switch(self.araddr):
                 for register in REGISTERS:
                     with m.Case(register.offset):
-                        m.d.sync += self.rdata.eq(shown[register.name])
-                        m.d.sync += self.rresp.eq(OKAY)
+                        m.d.sync += [self.rdata.eq(shown[register.name]), self.rresp.eq(OKAY)]
 
         # Counters.
-        with m.If(self.command_taken):
-            m.d.sync += values["COMMANDS"].eq(values["COMMANDS"] + 1)
-        with m.If(self.row_sent):
-            m.d.sync += values["ROWS"].eq(values["ROWS"] + 1)
+        for name, event in (("COMMANDS", self.command_taken), ("ROWS", self.row_sent)):
+            m.d.sync += values[name].eq(values[name] + event)
         return m
 
 
@@ -363,9 +361,7 @@ class SystolicAxi(wiring.Component):
 
         # Registers: each AXI4-Lite port is the one of the same name.
         m.submodules.registers = registers = Registers(self.cfg)
-        for name, member in {**WRITE, **READ}.items():
-            outer, inner = getattr(self, f"s_axil_{name}"), getattr(registers, name)
-            m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
+        m.d.comb += _joined({**WRITE, **READ}, self, registers, "s_axil_")
         wiring.connect(m, registers.o_commands, array.i_commands)
         m.d.comb += registers.command_taken.eq(array.i_commands.valid & array.i_commands.ready)
 

@@ -79,45 +79,35 @@ class IntMac(wiring.Component):
 
         # To the right.
         with m.If(self.en):
-            m.d.sync += self.next_control.eq(self.control)
-            m.d.sync += self.next_act.eq(self.act)
+            m.d.sync += [self.next_control.eq(self.control), self.next_act.eq(self.act)]
 
         # Weights: one on its way (preload), one at work.
-        preload = Signal(cfg.w_bits)
-        active = Signal(cfg.w_bits)
+        preload, active = Signal(cfg.w_bits), Signal(cfg.w_bits)
         factor = Signal(signed(cfg.w_bits))
-        with m.If(self.en):
-            with m.If(control.load):
-                m.d.sync += preload.eq(self.weight)
-            if has_ws:
-                with m.If(control.mac & ~control.os & control.first):
-                    m.d.sync += active.eq(preload)
+        held = Mux(control.first, preload, active)
         m.d.comb += self.next_weight.eq(preload)
-        if not has_ws:
-            m.d.comb += factor.eq(self.weight)
-        else:
-            held = Mux(control.first, preload, active)
+        with m.If(self.en & control.load):
+            m.d.sync += preload.eq(self.weight)
+        if has_ws:
+            with m.If(self.en & control.mac & ~control.os & control.first):
+                m.d.sync += active.eq(preload)
             m.d.comb += factor.eq(Mux(control.os, self.weight, held) if has_os else held)
+        else:
+            m.d.comb += factor.eq(self.weight)
 
         # Multiply, and keep the control of the addition beside the product.
-        product = Signal(signed(cfg.a_bits + cfg.w_bits))
-        add = Signal(CONTROL)
-        stage = m.d.comb if cfg.pe.depth_cycles == 1 else m.d.sync
-        with m.If(self.en | (cfg.pe.depth_cycles == 1)):
-            stage += product.eq(self.act.as_signed() * factor)
-            stage += add.eq(control)
+        product, add = Signal(signed(cfg.a_bits + cfg.w_bits)), Signal(CONTROL)
+        multiply = [product.eq(self.act.as_signed() * factor), add.eq(control)]
+        if cfg.pe.depth_cycles == 1:
+            m.d.comb += multiply
+        else:
+            with m.If(self.en):
+                m.d.sync += multiply
 
-        # Add to the own sum or to the sum from above.
-        own = Signal(cfg.acc_bits)
-        addend = Signal(cfg.acc_bits)
-        total = Signal(cfg.acc_bits)
-        m.d.comb += addend.eq(self.sum)
-        if has_os:
-            with m.If(add.os):
-                m.d.comb += addend.eq(Mux(add.first, 0, own))
+        # Add to the own sum or to the sum from above; the sum register shifts down otherwise.
+        own, total = Signal(cfg.acc_bits), Signal(cfg.acc_bits)
+        addend = Mux(add.os, Mux(add.first, 0, own), self.sum) if has_os else self.sum
         m.d.comb += total.eq(addend + product)
-
-        # Own sum and sum register; the sum register shifts down unless told otherwise.
         with m.If(self.en):
             with m.If(add.mac & (~add.os | add.last)):
                 m.d.sync += self.next_sum.eq(total)

@@ -1,4 +1,8 @@
-"""The sequencer of the systolic array: turns commands and offered beats into steps of the grid."""
+"""The sequencer of the systolic array: turns commands and offered beats into steps of the grid.
+
+Two commands are in work: the loader's, whose weights enter, and the runner's, whose activations
+do. Rows of sums are booked as slots, one a step.
+"""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -7,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from hw.pe import CONTROL, CONTROL_BITS
 from machine.systolic import COMMAND_BITS, COMMAND_FIELDS, SystolicConfig
 
-__all__ = ["Sequencer", "slot_layout"]
+__all__ = ["Loader", "Runner", "Sequencer", "Slots", "slot_layout"]
 
 COMMAND = data.FlexibleLayout(
     COMMAND_BITS, {name: data.Field(width, low) for name, low, width in COMMAND_FIELDS}
@@ -24,10 +28,234 @@ def slot_layout(cfg: SystolicConfig) -> data.StructLayout:
     })
 
 
+def _is_os(cfg: SystolicConfig, command: data.View):
+    """Return whether `command` is output-stationary: a constant if all are alike."""
+    return command.dataflow if len(cfg.dataflows) == 2 else Const("os" in cfg.dataflows, 1)
+
+
+class Loader(wiring.Component):
+    """Holds the next command while the weights of a ``ws`` tile enter; an ``os`` tile has none.
+
+    Members
+    -------
+    step : In(1)
+        Nothing changes and nothing is accepted in a cycle without ``step``.
+    i_commands : In(stream)
+        Command words, laid out as ``machine.systolic.COMMAND_FIELDS``.
+    weights_valid : In(1)
+        A beat of weights is offered.
+    weights_ready : Out(1)
+        It is accepted for preloading.
+    open : In(1)
+        The preloaded weights in front are taken up, in this step at the latest.
+    free : In(1)
+        The command in front ends in this step, or has ended.
+    load : Out(1)
+        Weights enter in this step.
+    hops : Out(range(rows))
+        Rows below row 0 that they pass on to.
+    move : Out(1)
+        The command moves on in this step.
+    command : Out(64)
+        The command.
+    """
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        super().__init__({
+            "step": In(1),
+            "i_commands": In(stream.Signature(COMMAND_BITS)),
+            "weights_valid": In(1),
+            "weights_ready": Out(1),
+            "open": In(1),
+            "free": In(1),
+            "load": Out(1),
+            "hops": Out(range(cfg.rows)),
+            "move": Out(1),
+            "command": Out(COMMAND_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        valid, done = Signal(), Signal()
+        count = Signal(range(self.cfg.rows))
+        command = data.View(COMMAND, self.command)
+        is_os = _is_os(self.cfg, command)
+
+        # Weights enter once those in front of them are taken up; the first goes furthest down.
+        last, loaded = Signal(), Signal()
+        m.d.comb += [
+            self.weights_ready.eq(self.step & valid & ~is_os & ~done & self.open),
+            self.load.eq(self.weights_ready & self.weights_valid),
+            self.hops.eq(self.cfg.rows - 1 - count),
+            last.eq(count == command.k_last),
+            loaded.eq(valid & (is_os | done | (self.load & last))),
+        ]
+        with m.If(self.load):
+            m.d.sync += [count.eq(count + 1), done.eq(last)]
+
+        # A loaded command moves on when the one in front ends, and makes room for the next.
+        m.d.comb += self.move.eq(self.step & loaded & self.free)
+        m.d.comb += self.i_commands.ready.eq(self.step & (~valid | self.move))
+        with m.If(self.i_commands.ready):
+            m.d.sync += [
+                valid.eq(self.i_commands.valid),
+                self.command.eq(self.i_commands.payload),
+                count.eq(0),
+                done.eq(0),
+            ]
+        return m
+
+
+class Runner(wiring.Component):
+    """Holds the command whose activations enter, with weights beside them if ``os``.
+
+    Members
+    -------
+    step : In(1)
+        Nothing changes and nothing is accepted in a cycle without ``step``.
+    move : In(1)
+        The next command moves in.
+    command : In(64)
+        The next command.
+    acts_valid : In(1)
+        A beat of activations is offered.
+    acts_ready : Out(1)
+        It is accepted; depends on ``weights_valid`` if ``os``.
+    weights_valid : In(1)
+        A beat of weights is offered.
+    weights_ready : Out(1)
+        It is accepted beside activations; depends on ``acts_valid``.
+    busy : In(1)
+        This step's slot belongs to a tile in front.
+    open : Out(1)
+        The preloaded weights of this command are taken up, in this step at the latest.
+    free : Out(1)
+        This command ends in this step, or has ended.
+    control : Out(6)
+        `CONTROL` for row 0, without preloading and ``hold``.
+    used : Out(rows)
+        Elements of the activation beat that count.
+    slot : Out(slot_layout(cfg))
+        First row of sums that comes of this step.
+    more : Out(16)
+        Further rows of sums that come of it.
+    """
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        super().__init__({
+            "step": In(1),
+            "move": In(1),
+            "command": In(COMMAND_BITS),
+            "acts_valid": In(1),
+            "acts_ready": Out(1),
+            "weights_valid": In(1),
+            "weights_ready": Out(1),
+            "busy": In(1),
+            "open": Out(1),
+            "free": Out(1),
+            "control": Out(CONTROL_BITS),
+            "used": Out(cfg.rows),
+            "slot": Out(slot_layout(cfg)),
+            "more": Out(16),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        valid, count = Signal(), Signal(16)
+        command = Signal(COMMAND)
+        is_os = _is_os(self.cfg, command)
+
+        # A beat enters unless its sums would meet those of a tile in front.
+        first, last, ready, fire = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            first.eq(count == 0),
+            last.eq(count == Mux(is_os, command.k_last, command.m_last)),
+            ready.eq(self.step & valid & (~self.busy | (is_os & ~last))),
+            self.acts_ready.eq(ready & (~is_os | self.weights_valid)),
+            self.weights_ready.eq(ready & is_os & self.acts_valid),
+            fire.eq(self.acts_ready & self.acts_valid),
+            self.open.eq(~valid | (~is_os & (~first | fire))),
+            self.free.eq(~valid | (fire & last)),
+        ]
+        with m.If(fire):
+            m.d.sync += [count.eq(count + 1), valid.eq(~last)]
+        with m.If(self.move):
+            following = data.View(COMMAND, self.command)
+            m.d.sync += [valid.eq(1), command.eq(self.command), count.eq(0)]
+            m.d.sync += self.used.eq(Cat(
+                _is_os(self.cfg, following) | (following.k_last >= element)
+                for element in range(self.cfg.rows)))
+
+        # What row 0 does with the beat, and the rows of sums that come of it.
+        control = data.View(CONTROL, self.control)
+        m.d.comb += [
+            control.mac.eq(fire),
+            control.os.eq(is_os),
+            control.first.eq(first),
+            control.last.eq(last),
+            control.load.eq(fire & is_os),
+            self.slot.valid.eq(fire & (~is_os | last)),
+            self.slot.accumulate.eq(command.accumulate),
+            self.slot.emit.eq(command.emit),
+            self.slot.row.eq(command.acc_row + Mux(is_os, 0, count)),
+            self.more.eq(Mux(is_os, command.m_last, 0)),
+        ]
+        return m
+
+
+class Slots(wiring.Component):
+    """Books the rows of sums, one a step: those of an ``os`` tile take the steps from its last on.
+
+    Members
+    -------
+    step : In(1)
+        Registers change only in a cycle with ``step``.
+    first : In(slot_layout(cfg))
+        Row of sums that comes of the beat in this step; not while ``busy``.
+    more : In(16)
+        Further rows that follow it, in the next stored rows.
+    busy : Out(1)
+        This step's slot is one of the further ones.
+    slot : Out(slot_layout(cfg))
+        The row of sums booked for this step.
+    """
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        super().__init__({
+            "step": In(1),
+            "first": In(slot_layout(cfg)),
+            "more": In(16),
+            "busy": Out(1),
+            "slot": Out(slot_layout(cfg)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        further = Signal(slot_layout(self.cfg))
+        left, now_left = Signal(16), Signal(16)
+        m.d.comb += [
+            self.busy.eq(further.valid),
+            self.slot.eq(Mux(self.busy, further, self.first)),
+            now_left.eq(Mux(self.busy, left, self.more)),
+        ]
+
+        # The next row of the tile takes the next step.
+        with m.If(self.step):
+            m.d.sync += [
+                further.eq(self.slot),
+                further.valid.eq(self.slot.valid & (now_left != 0)),
+                further.row.eq(self.slot.row + 1),
+                left.eq(now_left - 1),
+            ]
+        return m
+
+
 class Sequencer(wiring.Component):
     """Decides what enters the grid in each step.
 
-    Two commands are in work: one loads its weights while the one in front streams activations.
     Weights of the next tile may enter in the step in which the first activation of the tile in
     front does, and activations from the step after the last weight. The rows of sums of an ``os``
     tile take one slot a step from its last pair on; whatever else would make sums waits.
@@ -73,93 +301,39 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cfg = self.cfg
+        m.submodules.loader = loader = Loader(self.cfg)
+        m.submodules.runner = runner = Runner(self.cfg)
+        m.submodules.slots = slots = Slots(self.cfg)
+        wiring.connect(m, wiring.flipped(self.i_commands), loader.i_commands)
+        m.d.comb += [part.step.eq(self.step) for part in (loader, runner, slots)]
 
-        # The command that loads, the command that runs, and the sums of an os tile that leave.
-        load = Signal(COMMAND)
-        load_valid, load_done = Signal(), Signal()
-        load_count = Signal(range(cfg.rows))
-        run = Signal(COMMAND)
-        run_valid = Signal()
-        run_count = Signal(16)
-        leave = Signal(slot_layout(cfg))
-        leave_count = Signal(range(cfg.rows))
-
-        # Activations enter, with weights if os, unless their sums would meet those that leave.
-        run_os = run.dataflow if len(cfg.dataflows) == 2 else Const("os" in cfg.dataflows, 1)
-        load_os = load.dataflow if len(cfg.dataflows) == 2 else run_os
-        first, last, run_ready, run_fire = Signal(), Signal(), Signal(), Signal()
+        # Weights go to whichever of the two takes them; activations to the runner.
         m.d.comb += [
-            first.eq(run_count == 0),
-            last.eq(run_count == Mux(run_os, run.k_last, run.m_last)),
-            run_ready.eq(self.step & run_valid & (~leave.valid | (run_os & ~last))),
-            self.acts_ready.eq(run_ready & (~run_os | self.weights_valid)),
-            run_fire.eq(self.acts_ready & self.acts_valid),
+            loader.weights_valid.eq(self.weights_valid),
+            runner.weights_valid.eq(self.weights_valid),
+            self.weights_ready.eq(loader.weights_ready | runner.weights_ready),
+            runner.acts_valid.eq(self.acts_valid),
+            self.acts_ready.eq(runner.acts_ready),
         ]
 
-        # Weights load once the weights in front of them are taken up.
-        load_ready, load_fire, load_last, loaded = Signal(), Signal(), Signal(), Signal()
+        # From the loader to the runner, from the runner to the slots.
         m.d.comb += [
-            load_ready.eq(self.step & load_valid & ~load_os & ~load_done
-                          & (~run_valid | (~run_os & (~first | run_fire)))),
-            load_fire.eq(load_ready & self.weights_valid),
-            load_last.eq(load_count == load.k_last),
-            loaded.eq(load_valid & (load_os | load_done | (load_fire & load_last))),
-            self.weights_ready.eq(load_ready | (run_ready & run_os & self.acts_valid)),
+            loader.open.eq(runner.open),
+            loader.free.eq(runner.free),
+            runner.move.eq(loader.move),
+            runner.command.eq(loader.command),
+            slots.first.eq(runner.slot),
+            slots.more.eq(runner.more),
+            runner.busy.eq(slots.busy),
         ]
 
-        # A loaded command moves on when the one in front has ended, and makes room for the next.
-        move = Signal()
+        # Weights beside activations pass through all rows.
         m.d.comb += [
-            move.eq(self.step & loaded & (~run_valid | (run_fire & last))),
-            self.i_commands.ready.eq(self.step & (~load_valid | move)),
+            self.control.eq(runner.control),
+            data.View(CONTROL, self.control).load.eq(
+                data.View(CONTROL, runner.control).load | loader.load),
+            self.hops.eq(Mux(loader.load, loader.hops, self.cfg.rows - 1)),
+            self.used.eq(runner.used),
+            self.slot.eq(slots.slot),
         ]
-        with m.If(load_fire):
-            m.d.sync += load_count.eq(load_count + 1)
-            m.d.sync += load_done.eq(load_last)
-        with m.If(self.i_commands.ready):
-            m.d.sync += load_valid.eq(self.i_commands.valid)
-            m.d.sync += load.eq(self.i_commands.payload)
-            m.d.sync += load_count.eq(0)
-            m.d.sync += load_done.eq(0)
-        with m.If(run_fire):
-            m.d.sync += run_count.eq(run_count + 1)
-            m.d.sync += run_valid.eq(~last)
-        with m.If(move):
-            m.d.sync += run_valid.eq(1)
-            m.d.sync += run.eq(load)
-            m.d.sync += run_count.eq(0)
-            m.d.sync += self.used.eq(
-                Cat(load_os | (load.k_last >= element) for element in range(cfg.rows)))
-
-        # What row 0 does with the beats of this step.
-        control = data.View(CONTROL, self.control)
-        m.d.comb += [
-            control.mac.eq(run_fire),
-            control.os.eq(run_os),
-            control.first.eq(first),
-            control.last.eq(last),
-            control.load.eq(load_fire | (run_fire & run_os)),
-            self.hops.eq(Mux(load_fire, cfg.rows - 1 - load_count, cfg.rows - 1)),
-        ]
-
-        # The slot of this step, and the further slots of an os tile.
-        with m.If(leave.valid):
-            m.d.comb += self.slot.eq(leave)
-        with m.Else():
-            m.d.comb += [
-                self.slot.valid.eq(run_fire & (~run_os | last)),
-                self.slot.accumulate.eq(run.accumulate),
-                self.slot.emit.eq(run.emit),
-                self.slot.row.eq(run.acc_row + Mux(run_os, 0, run_count)),
-            ]
-        with m.If(self.step & leave.valid):
-            m.d.sync += leave.valid.eq(leave_count != 1)
-            m.d.sync += leave.row.eq(leave.row + 1)
-            m.d.sync += leave_count.eq(leave_count - 1)
-        with m.If(run_fire & run_os & last):
-            m.d.sync += leave.eq(self.slot)
-            m.d.sync += leave.valid.eq(run.m_last != 0)
-            m.d.sync += leave.row.eq(run.acc_row + 1)
-            m.d.sync += leave_count.eq(run.m_last)
         return m

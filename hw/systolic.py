@@ -4,9 +4,8 @@ In the order the data passes: the sequencer turns commands into beats, the edge 
 them into the diagonal wave the grid needs, columns of elements multiply and add, the collector
 accumulates the straightened wave, a queue ends the block.
 
-Row r of the grid serves element ``rows - 1 - r`` of an activation beat. All waves (activations,
-weights, weight exchange, sums) run at one row and one column a step, so two things that enter in
-order can never meet inside: the sequencer's rules at the entry are the only ones.
+All waves (activations, weights, weight exchange, sums) run at one row and one column a step, so two
+things that enter in order never meet inside: the sequencer's rules at the entry are the only ones.
 """
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal
@@ -19,7 +18,7 @@ from hw.skew import Edge, Skew
 from hw.stream import PairQueue
 from machine.systolic import COMMAND_BITS, SystolicConfig
 
-__all__ = ["Collector", "Column", "Systolic"]
+__all__ = ["Collector", "Column", "Grid", "Systolic"]
 
 
 def _body(component: type[IntMac] | type["Column"], cfg: SystolicConfig, library: str | None):
@@ -95,6 +94,54 @@ class Column(wiring.Component):
             ]
             weight, total = pe.next_weight, pe.next_sum
         m.d.comb += self.sum.eq(total)
+        return m
+
+
+class Grid(wiring.Component):
+    """Columns of elements side by side; activations and control go to the right.
+
+    Row r works on element ``rows - 1 - r`` of a beat of activations.
+
+    Members
+    -------
+    en : In(1)
+        Step: registers change only in a cycle with ``en``.
+    controls : In(rows * 6)
+        `CONTROL` of each row of column 0; row r lies at bit ``6 * r``.
+    acts : In(rows * a_bits)
+        Activations of column 0; element e lies at bit ``e * a_bits``.
+    weights : In(cols * w_bits)
+        Weights of row 0; column c lies at bit ``c * w_bits``.
+    sums : Out(cols * acc_bits)
+        Sum registers of the last row; column c lies at bit ``c * acc_bits``.
+    """
+
+    def __init__(self, cfg: SystolicConfig, library: str | None = None):
+        self.cfg = cfg
+        self.library = library
+        super().__init__({
+            "en": In(1),
+            "controls": In(CONTROL_BITS * cfg.rows),
+            "acts": In(cfg.act_beat_bits),
+            "weights": In(cfg.weight_beat_bits),
+            "sums": Out(cfg.sum_beat_bits),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self.cfg
+        controls = self.controls
+        acts = Cat(self.acts.word_select(e, cfg.a_bits) for e in reversed(range(cfg.rows)))
+        for col in range(cfg.cols):
+            column, m.submodules[f"column_{col}"] = _body(Column, cfg, self.library)
+            m.d.comb += [
+                column.en.eq(self.en),
+                column.controls.eq(controls),
+                column.acts.eq(acts),
+                column.weight.eq(self.weights.word_select(col, cfg.w_bits)),
+                self.sums.word_select(col, cfg.acc_bits).eq(column.sum),
+            ]
+            controls, acts = column.next_controls, column.next_acts
         return m
 
 
@@ -242,22 +289,18 @@ class Systolic(wiring.Component):
             m.d.sync += acts.i.eq(self.i_acts.payload & used)
             m.d.sync += weights.i.eq(self.i_weights.payload)
 
-        # The grid; row r works on element rows - 1 - r.
+        # The grid, and its sums straightened.
+        m.submodules.grid = grid = Grid(cfg, self.library)
         m.submodules.sums = sums = Skew(cfg.acc_bits, tuple(reversed(range(cfg.cols))))
-        controls = edge.controls
-        elements = Cat(acts.o.word_select(e, cfg.a_bits) for e in reversed(range(cfg.rows)))
-        for col in range(cfg.cols):
-            column, m.submodules[f"column_{col}"] = _body(Column, cfg, self.library)
-            m.d.comb += [
-                column.en.eq(step),
-                column.controls.eq(controls),
-                column.acts.eq(elements),
-                column.weight.eq(weights.o.word_select(col, cfg.w_bits)),
-                sums.i.word_select(col, cfg.acc_bits).eq(column.sum),
-            ]
-            controls, elements = column.next_controls, column.next_acts
+        m.d.comb += [
+            grid.en.eq(step),
+            grid.controls.eq(edge.controls),
+            grid.acts.eq(acts.o),
+            grid.weights.eq(weights.o),
+            sums.i.eq(grid.sums),
+        ]
 
-        # Straighten, accumulate, send.
+        # Accumulate and send.
         m.submodules.collector = collector = Collector(cfg)
         m.d.comb += [
             collector.slot.eq(sequencer.slot),
