@@ -43,18 +43,18 @@ def quantise(values: ArrayLike, fmt: Format, group: int = 0) -> Sections:
     x = np.asarray(values, np.float64)
     size = group or fmt.group
     if FORMATS[fmt.scale].kind is Kind.POWER:
-        return _typed(_power_groups(_split(x, size), fmt), fmt, x.shape)
+        return _typed(_power_groups(_split(x, size), fmt), fmt, x.shape[-1])
     if not np.isfinite(x).all():
         raise UserError(f"{fmt.name} holds finite numbers only, not {x[~np.isfinite(x)][0]}")
     if fmt.row_scale:
-        return _typed(_two_levels(x, fmt, size), fmt, x.shape)
+        return _typed(_two_levels(x, fmt, size), fmt, x.shape[-1])
     groups = _split(x, size)
     if fmt.zero:
         made = _offset if FORMATS[fmt.zero].is_float else _asymmetric
-        return _typed(made(groups, fmt), fmt, x.shape)
+        return _typed(made(groups, fmt), fmt, x.shape[-1])
     if fmt.tensor_scale:
-        return _typed(_under_tensor_scale(groups, fmt), fmt, x.shape)
-    return _typed(_symmetric(groups, fmt), fmt, x.shape)
+        return _typed(_under_tensor_scale(groups, fmt), fmt, x.shape[-1])
+    return _typed(_symmetric(groups, fmt), fmt, x.shape[-1])
 
 
 def dequantise(parts: Sections, fmt: Format, group: int = 0) -> Reals:
@@ -65,7 +65,7 @@ def dequantise(parts: Sections, fmt: Format, group: int = 0) -> Reals:
     zeros = parts["zeros"][..., None] if fmt.zero else 0.0
     scaled = (q if offset else q - zeros) * (parts["scales"][..., None] * 2.0**-fmt.fraction_bits)
     value = scaled + zeros if offset else scaled
-    value = value.reshape(*elements.shape[:-1], -1)[..., : elements.shape[-1]]
+    value = _joined(value, elements.shape[-1])
     if "row_scales" in parts:
         value = value * parts["row_scales"][..., None]
     return value * parts.get("tensor_scale", 1.0)
@@ -75,12 +75,18 @@ def _split(x: NDArray, size: int) -> NDArray:
     """Cut the last axis into groups [..., K / size, size]; a short one repeats its last number."""
     missing = -x.shape[-1] % size
     padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], mode="edge")
-    return padded.reshape(*x.shape[:-1], -1, size)
+    return padded.reshape(*x.shape[:-1], padded.shape[-1] // size, size)
 
 
-def _typed(parts: Sections, fmt: Format, shape: tuple[int, ...]) -> Sections:
+def _joined(groups: NDArray, depth: int) -> NDArray:
+    """Undo `_split` for a last axis of `depth`."""
+    *rows, count, size = groups.shape
+    return groups.reshape(*rows, count * size)[..., :depth]
+
+
+def _typed(parts: Sections, fmt: Format, depth: int) -> Sections:
     """Undo the split of the elements, and hold integer sections as int64."""
-    whole = parts["elements"].reshape(*shape[:-1], -1)[..., : shape[-1]]
+    whole = _joined(parts["elements"], depth)
     names = {"elements": fmt.element, "scales": fmt.scale, "zeros": fmt.zero,
              "row_scales": fmt.row_scale, "tensor_scale": fmt.tensor_scale}
     return {name: part.astype(np.float64 if _is_real(FORMATS[names[name]]) else np.int64)
@@ -152,8 +158,8 @@ def _under_tensor_scale(x: Reals, fmt: Format) -> Sections:
 
 
 def _two_levels(x: Reals, fmt: Format, size: int) -> Sections:
-    row_scale = round_to(np.abs(x).max(axis=-1) / PROTECTIVE_RANGE, FORMATS[fmt.row_scale],
-                         saturate=True)
+    largest = np.abs(x).max(axis=-1, initial=0.0)
+    row_scale = round_to(largest / PROTECTIVE_RANGE, FORMATS[fmt.row_scale], saturate=True)
     first = np.rint(_over(x, row_scale[..., None]))
     groups = _split(np.clip(first, -PROTECTIVE_RANGE, PROTECTIVE_RANGE), size)
     top = FORMATS[fmt.element].largest

@@ -32,7 +32,8 @@ def remap(weights: ArrayLike, bits: int) -> NDArray[np.uint8]:
     wrong = (w < 0) | (w >= 2**bits)
     if wrong.any():
         raise must_be("a weight to remap", f"from 0 to {2**bits - 1}", int(w[wrong][0]))
-    groups = np.pad(w, ((0, 0), (0, -w.shape[1] % 4))).reshape(len(w), -1, 4)
+    padded = np.pad(w, ((0, 0), (0, -w.shape[1] % 4)))
+    groups = padded.reshape(len(w), padded.shape[1] // 4, 4)
     planes = groups >> np.arange(bits)[:, None, None, None] & 1
     first_three = planes[..., :3] @ np.array([1, 2, 4])
     fourth = planes[..., 3]

@@ -227,7 +227,7 @@ def table_precompute(x: ArrayLike) -> NDArray:
     value = np.asarray(x)
     missing = -value.shape[-1] % 4
     four = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, missing)])
-    four = four.reshape(*value.shape[:-1], -1, 4)
+    four = four.reshape(*value.shape[:-1], four.shape[-1] // 4, 4)
     entries = np.arange(8)
     whole = np.issubdtype(value.dtype, np.integer)
     four = four.astype(np.int64 if whole else np.float32)

@@ -77,6 +77,15 @@ def test_quantising_zeros_gives_zeros(fmt):
 
 
 @pytest.mark.parametrize("fmt", BLOCKS, ids=named)
+@pytest.mark.parametrize("shape", [(0, 40), (2, 0)])
+def test_an_empty_tensor_has_empty_sections(fmt, shape):
+    parts = quantise(np.zeros(shape), fmt)
+    assert {n: p.shape for n, p in parts.items()} == {
+        n: s.shape for n, s in sections(fmt, shape).items()}
+    assert dequantise(parts, fmt).shape == shape
+
+
+@pytest.mark.parametrize("fmt", BLOCKS, ids=named)
 def test_a_group_does_not_see_its_neighbours(fmt):
     x = samples((2, 64), seed=1)
     alone = quantise(x[:, :32], fmt, 32)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from golden import vector
+from golden.attention import softmax
 from golden.floats import reduce_sum
 from machine.approx import rotary_steps
 from machine.errors import UserError
@@ -237,3 +238,16 @@ def test_mlgru_follows_the_recurrence():
     close(vector.mlgru(x, forget, state, 0.25), want, 12)
     open_gate = vector.mlgru(x, np.full((4, 8), 200.0), state)
     assert open_gate.tobytes() == (state + 0).tobytes()
+
+
+def test_no_rows_give_no_rows():
+    """An expert that no token chose, a batch that is empty."""
+    none, ones = np.zeros((0, 8), F32), np.ones(8, F32)
+    assert vector.layernorm(none, ones, ones, epsilon=1e-5).shape == (0, 8)
+    assert vector.rmsnorm(none, ones, epsilon=1e-5).shape == vector.l2norm(none).shape == (0, 8)
+    assert [part.shape for part in vector.quantise_rows(none)] == [(0, 8), (0,)]
+    assert [part.shape for part in vector.topk(none, 2)] == [(0, 2), (0, 2)]
+    assert vector.table_precompute(none).shape == (0, 2, 8)
+    assert vector.gather(rows(3, 4), np.zeros(0, int)).shape == (0, 4)
+    assert softmax(none).shape == (0, 8)
+    assert vector.dequantise(none.astype(int), none[:, 0], ones).shape == (0, 8)
