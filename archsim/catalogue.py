@@ -81,7 +81,8 @@ def catalogue_table(rows: list[dict[str, Any]]) -> Any:
 
     table = Table(box=None, pad_edge=False)
     for key in rows[0]:
-        table.add_column(key, justify="right" if isinstance(rows[0][key], int) else "left")
+        right = isinstance(rows[0][key], int)
+        table.add_column(key, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
     return table

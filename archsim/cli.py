@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from machine.errors import UserError
@@ -16,8 +15,11 @@ __all__ = ["app", "main"]
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
+# What typer raises for a wrong command, option or value; newer typer carries click within itself.
+UsageError = typer.BadParameter.__bases__[0]
+
 app = typer.Typer(
-    name="archsim", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
+    name="archsim", add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False, help="LLM-inference accelerators: simulate, bound, emit RTL.",
 )
 
@@ -39,16 +41,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments or ["--help"], standalone_mode=False)
     except UserError as error:
         code = _mistake(str(error))
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.ctx.get_help() if error.ctx else error)
-        code = MISTAKE
-    except click.ClickException as error:
+    except UsageError as error:
         code = _mistake(error.format_message())
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else DONE)
 
@@ -226,8 +226,7 @@ def check(
 @app.command()
 def doctor(as_json: AsJson = False) -> int:
     """Say what is installed, and what is missing for what."""
-    from archsim.doctor import diagnose
-    from archsim.report import doctor_table
+    from archsim.doctor import diagnose, doctor_table
 
     found = diagnose()
     _show([{"name": f.name, "present": f.present, "detail": f.detail, "purpose": f.purpose}
@@ -258,5 +257,7 @@ def _show(thing: Any, as_json: bool) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=isinstance(thing, str))
+    if not console.is_terminal:
+        console.width = 160
     for part in thing if isinstance(thing, list) else [thing]:
         console.print(part, markup=False, highlight=False)

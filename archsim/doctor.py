@@ -8,8 +8,12 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-__all__ = ["Finding", "diagnose"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Finding", "diagnose", "doctor_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +71,15 @@ def _program(name: str, purpose: str) -> Finding:
     said = subprocess.run([path, flag], capture_output=True, text=True, timeout=20, check=False)
     lines = (said.stdout or said.stderr).splitlines()
     return Finding(name, True, lines[0].strip() if lines else "version unknown", purpose)
+
+
+def doctor_table(findings: list[Finding]) -> "Table":
+    """Return what was found, a line each."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "what", "found", "for"):
+        table.add_column(name)
+    for f in findings:
+        table.add_row("ok" if f.present else "--", f.name, f.detail, f.purpose)
+    return table

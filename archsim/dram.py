@@ -96,6 +96,7 @@ class Memory:
         low, bits = cfg.fields["ch"]
         self._stripe_bytes = cfg.burst_bytes << (low + bits)
         self._tags: dict[int, tuple[int, int]] = {}  # row of `_moves` -> (start order, tag)
+        self._unequal: set[int] = set()  # rows of transfers whose share differs by channel
         self._order = 0
         self._oldest = [0] * ports  # first transfer of each port that is not done
 
@@ -225,8 +226,10 @@ class Memory:
         row = port * DEPTH + started % DEPTH
         self._moves[row] = (*move, now, 0, at.NEVER, 0)
         if not self._alone:
-            join_equal_channels(self._k, self._s, self._credit, self.now)
+            if not self._unequal:  # what a channel has yet to do of them is not in its state
+                join_equal_channels(self._k, self._s, self._credit, self.now)
             if not equal:
+                self._unequal.add(row)
                 label = at.alike(self._k, self._moves[row], self._listed)
                 leave_unequal_channels(self._s, label)
         at.start(*self._arrays, port)
@@ -242,6 +245,7 @@ class Memory:
             if left == 0 and last <= self.now:
                 done.append((order, Completion(tag, first, last)))
                 moves[row, at.M_LEFT] = -1
+                self._unequal.discard(row)
                 del self._tags[row]
         if done:
             for port, started in enumerate(self._started.tolist()):
