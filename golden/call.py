@@ -15,7 +15,10 @@ from machine.program import Instruction, Program, Queue
 
 __all__ = ["Call", "State"]
 
-_DEFAULTS = {opcode: {f.name: f.default for f in spec.fields} for opcode, spec in OPCODES.items()}
+_DEFAULTS: dict[int, dict[str, int]] = {
+    opcode: {f.name: f.default for f in spec.fields}
+    for opcode, spec in OPCODES.items()
+}
 
 
 @dataclass(slots=True)
@@ -61,7 +64,7 @@ class Call:
     def field(self, name: str) -> int:
         """Return the field `name`, or its default."""
         found = self.instruction.fields.get(name)
-        return _DEFAULTS[Opcode(self.instruction.opcode)][name] if found is None else found
+        return _DEFAULTS[self.instruction.opcode][name] if found is None else found
 
     def tile(self, role: str) -> Tile:
         """Return the tile of `role`; raise `UserError` if the instruction has none."""

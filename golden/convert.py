@@ -56,12 +56,24 @@ def codes_of(
     if fmt.kind is not Kind.INTEGER:
         if rounding is not Rounding.NEAREST_EVEN and values.dtype.kind == "f":
             raise must_be(f"rounding to {fmt.name}", "nearest_even", rounding.name.lower())
+        if fmt.name == "float16" and values.dtype == np.float32:
+            return _float16_codes(values, saturate)
         return formats.encode(values, fmt, saturate=saturate)
     whole = _whole(values, fmt, rounding)
     if saturate:
         low = -(1 << (fmt.bits - 1)) if fmt.signed else 0
         whole = np.clip(whole, low, int(fmt.largest))
     return (whole.astype(np.int64) & ((1 << fmt.bits) - 1)).astype(code_dtype(fmt.bits))
+
+
+def _float16_codes(values: np.ndarray, saturate: bool) -> np.ndarray:
+    """Return the codes that ``formats.encode`` gives, by numpy's own conversion: IEEE 754's."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        narrow = values.astype(np.float16)
+    if saturate:
+        largest = np.finfo(np.float16).max
+        narrow = np.clip(narrow, -largest, largest)
+    return np.where(np.isnan(narrow), np.uint16(0x7E00), narrow.view(np.uint16))
 
 
 def _whole(values: np.ndarray, fmt: Format, rounding: Rounding) -> np.ndarray:

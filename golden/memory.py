@@ -128,20 +128,23 @@ class Memory:
 
     def _grown(self, chip: int, tile: Tile, low: int, high: int) -> np.ndarray:
         """Return all bytes of the tile's space, at least `high` of them."""
+        place = (chip, tile.operand.space)
+        raw = self._bytes.get(place)
+        if low >= 0 and raw is not None and high <= len(raw):
+            if high > self._used[place]:
+                self._used[place] = high
+            return raw
         if low < 0 or high > LIMIT_BYTES:
             raise must_be(f"operand {tile.operand.name} in {tile.space.name.lower()}",
                           f"within bytes 0 to {LIMIT_BYTES}", (low, high))
-        place = (chip, tile.space)
-        raw = self._bytes.get(place)
-        if raw is None or len(raw) < high:
-            held = 0 if raw is None else len(raw)
-            # Growth by half more keeps the cost of many small steps linear.
-            wider = np.zeros(max(high, held + held // 2), np.uint8)
-            if raw is not None:
-                wider[:held] = raw
-            self._bytes[place] = raw = wider
-        self._used[place] = max(self._used.get(place, 0), high)
-        return raw
+        held = 0 if raw is None else len(raw)
+        # Growth by half more keeps the cost of many small steps linear.
+        wider = np.zeros(max(high, held + held // 2), np.uint8)
+        if raw is not None:
+            wider[:held] = raw
+        self._bytes[place] = wider
+        self._used[place] = high
+        return wider
 
 
 def _element_format(tile: Tile) -> Format:

@@ -44,8 +44,14 @@ def offsets(axes: Sequence[np.ndarray], strides: Sequence[int]) -> np.ndarray:
 
 def extent(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
     """Return the smallest and the largest element offset of a non-empty strided tile."""
-    reach = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
-    return sum(min(step, 0) for step in reach), sum(max(step, 0) for step in reach)
+    low = high = 0
+    for size, stride in zip(shape, strides, strict=True):
+        reach = (size - 1) * stride
+        if reach < 0:
+            low += reach
+        else:
+            high += reach
+    return low, high
 
 
 def strided(
