@@ -34,7 +34,8 @@ def encode(values: ArrayLike, fmt: Format, *, saturate: bool = False) -> Codes:
     x = np.asarray(values)
     if fmt.name == "float32" and not saturate:
         return _float32_bits(x)
-    x = x.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is only a NaN
+        x = x.astype(np.float64)
     match fmt.kind:
         case Kind.FLOAT:
             codes = _encode_float(x, fmt, saturate)
@@ -52,7 +53,7 @@ def decode(codes: ArrayLike, fmt: Format) -> NDArray[np.float64]:
     """Return the exact values of `codes` [..., K] of element format `fmt`."""
     c = np.asarray(codes).astype(_code_type(fmt))
     if fmt.name == "float32":
-        with np.errstate(invalid="ignore"):  # a signalling NaN in memory is only a NaN
+        with np.errstate(invalid="ignore"):
             return c.view(np.float32).astype(np.float64)
     if fmt.kind in (Kind.FLOAT, Kind.POWER):
         return _float_values(fmt)[c]
@@ -126,7 +127,7 @@ def _refuse_nan(x: NDArray[np.float64], fmt: Format) -> None:
 
 
 def _float32_bits(x: NDArray) -> NDArray[np.uint32]:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         narrow = x.astype(np.float32)  # IEEE 754: one rounding to nearest, ties to even
     return np.where(np.isnan(narrow), np.uint32(0x7FC00000), narrow.view(np.uint32))
 

@@ -113,6 +113,14 @@ def test_nan_has_one_positive_quiet_code(name, code):
         assert encode([np.nan], fmt, saturate=True).tolist() == [code]
 
 
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "float8_e5m2"])
+def test_a_signalling_nan_is_a_nan_without_a_warning(name):
+    fmt, signalling = FORMATS[name], np.array([0x7F800001], np.uint32)
+    with np.errstate(all="raise"):
+        assert np.isnan(decode(signalling, FORMATS["float32"])).all()
+        assert np.isnan(round_to(signalling.view(np.float32), fmt)).all()
+
+
 @pytest.mark.parametrize("fmt", [f for f in SMALL if not f.has_nan], ids=named)
 def test_a_format_without_nan_refuses_it(fmt):
     with pytest.raises(UserError, match=f"^{fmt.name} holds no NaN, and element 1 is one$"):
