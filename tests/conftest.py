@@ -14,6 +14,10 @@ import pytest
 
 __all__ = []
 
+# Threads of numpy's BLAS wait on each other where several workers share the cores: measured, ten
+# times slower. Read when numpy is first imported, which is after this.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def _no_simulator() -> str:
     if not (shutil.which("iverilog") and shutil.which("vvp")):
