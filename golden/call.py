@@ -9,7 +9,7 @@ from golden.memory import Memory
 from golden.pim import Channels
 from machine.control import Step, Tile
 from machine.errors import UserError
-from machine.formats import FORMATS, Format
+from machine.formats import Format, format_named
 from machine.opcodes import OPCODES, Opcode, Rounding
 from machine.program import Instruction, Program, Queue
 
@@ -76,7 +76,7 @@ class Call:
 
     def format(self, role: str) -> Format:
         """Return the number format of `role`."""
-        return FORMATS[self.tile(role).operand.format]
+        return format_named(self.tile(role).operand.format)
 
     def read(self, role: str) -> np.ndarray:
         """Return the exact values of `role`, not to be written to (``Memory.read``)."""

@@ -173,7 +173,7 @@ class _Walker:
             elif step.active:
                 for rank, unit in units(instruction.unit_mask):
                     run_instruction(Call(self._state, self.queue, step, rank, unit))
-        except UserError as error:
+        except ValueError as error:  # a UserError, or numpy's of shapes that do not go together
             name = self._state.program.name
             raise UserError(f"{name}: {self.queue}[{step.pc}]: {error}") from error
         if self._log is not None:

@@ -240,6 +240,8 @@ def test_tree_reduction_adds_by_lanes():
      "y of quantise must be of an integer format, not 'float32'"),
     ("vector vop=quantise scale_rule=block k=3 x=x y=y", ("int8", (3, 8)),
      "k of quantise must be a divisor of the row of 8, not 3"),
+    ("vector vop=mul x=x x1=y y=y", ("float32", (3, 5)),
+     "operands could not be broadcast together"),
     ("vector vop=merge x=x state=y y=y", ("float32", (3, 2)),
      "state [3, 2] and x [3, 8] must be rows (m, l, o...) of one shape"),
 ])
