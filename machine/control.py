@@ -127,11 +127,15 @@ class Cursor:
         self._loops: list[list[int]] = []  # [pc of the body, index, count]
         self._matching = _match(stream)
         self._reading: int | None = None
+        # What steps show of the registers and loops, kept until either changes.
+        self._shown_registers: tuple[int, ...] | None = None
+        self._shown_indices: tuple[int, ...] | None = None
 
     def give(self, value: int) -> None:
         """Answer the READ that was yielded last: its register becomes `value`."""
         assert self._reading is not None, "no READ waits for a value"
         self.registers[self._reading] = value
+        self._shown_registers = None
         self._reading = None
 
     def next_step(self) -> Step | None:
@@ -165,8 +169,11 @@ class Cursor:
         if instruction.predicate is not None:
             value = self.registers[instruction.predicate.register]
             active = (value == 0) == instruction.predicate.negate
-        indices = tuple(loop[1] for loop in self._loops)
-        return Step(pc, instruction, indices, tuple(self.registers), active)
+        if self._shown_registers is None:
+            self._shown_registers = tuple(self.registers)
+        if self._shown_indices is None:
+            self._shown_indices = tuple([loop[1] for loop in self._loops])
+        return Step(pc, instruction, self._shown_indices, self._shown_registers, active)
 
     def _enter(self, pc: int, instruction: Instruction, active: bool) -> None:
         count = instruction.fields.get("count", 0)
@@ -176,10 +183,12 @@ class Cursor:
             self._pc = self._matching[pc] + 1
         else:
             self._loops.append([pc + 1, 0, count])
+            self._shown_indices = None
 
     def _again(self) -> None:
         loop = self._loops[-1]
         loop[1] += 1
+        self._shown_indices = None
         if loop[1] < loop[2]:
             self._pc = loop[0]
         else:
@@ -190,6 +199,7 @@ class Cursor:
         b = get("b", 0)
         if get("b_is_register"):
             b = self.registers[b]
+        self._shown_registers = None
         self.registers[get("rd", 0)] = self._alu(
             Alu(get("alu", 0)), self.registers[get("ra", 0)], b
         )

@@ -45,6 +45,7 @@ class Places:
         self._launch = launch
         self._machine = machine
         self._areas: dict[Place, Area] = {}
+        self._sizes: dict[tuple[int, Space], int | None] = {}
         self._regions: dict[tuple[object, ...], Region] = {}
         self._channels = _Channels(program)
         self._ranges: dict[tuple[int, Space], list[_Range]] = {}  # ascending
@@ -111,6 +112,13 @@ class Places:
             found.append(Access(region, mode, area))
         return found, self._wrong(chip, tile, found[0].region, mode) if found else []
 
+    def _size(self, space: Space, chip: int) -> int | None:
+        """Return the bytes of a space of the machine; None if it has no such space."""
+        place = chip, space
+        if self._machine is not None and place not in self._sizes:
+            self._sizes[place] = self._machine.space_bytes(space, chip)
+        return self._sizes.get(place)
+
     def shown(self, one: Access, other: Access) -> str:
         """Return the bytes that two accesses may share, as an error names them."""
         a, b = one.region.footprint, other.region.footprint
@@ -127,8 +135,9 @@ class Places:
 
     def _region(self, area: Area, tile: Tile, positions: Sequence[int] | None) -> Region:
         operand = tile.operand
-        key = (area.place, tile.address_bytes, tile.offset_elements, tile.shape, operand.strides,
-               operand.format, operand.layout, tuple(positions or ()), operand.gather is None)
+        listed = None if positions is None else tuple(positions)
+        key = (area.place, operand.name, tile.address_bytes, tile.offset_elements, tile.shape,
+               listed)
         region = self._regions.get(key)
         if region is None:
             footprint = Footprint(tile, positions)
@@ -144,7 +153,7 @@ class Places:
         """Take a gather whose index list is unknown as touching all of the tensor it begins in."""
         low, high = 0, footprint.high
         if self._machine is not None:
-            high = max(high, self._machine.space_bytes(place.space, place.chip) or 0)
+            high = max(high, self._size(place.space, place.chip) or 0)
         span = _around(self._ranges.get((place.chip, place.space), []), footprint.low,
                        footprint.low + 1)
         if span is not None:
@@ -155,12 +164,13 @@ class Places:
         footprint, space = region.footprint, tile.space
         shown = f"{tile.operand.name} covers {footprint.low:#x} to {footprint.high - 1:#x}"
         found: Complaints = []
-        size = None
-        if self._machine is not None:
-            size = self._machine.space_bytes(space, chip)
-            if size is None:
-                message = f"space must be one the machine has, not {space.name.lower()}"
-                found.append((FaultKind.BOUNDS, message))
+        if mode and region.judged & mode == mode:
+            return found
+        region.judged |= mode
+        size = self._size(space, chip)
+        if self._machine is not None and size is None:
+            message = f"space must be one the machine has, not {space.name.lower()}"
+            found.append((FaultKind.BOUNDS, message))
         if footprint.low < 0 or (size is not None and footprint.high > size):
             limit = "" if size is None else f"below {size:#x}"
             message = f"bytes of {space.name.lower()} must be at least 0 {limit}, {shown}"

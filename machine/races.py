@@ -33,6 +33,7 @@ class Region:
     near: list["Region"] = field(default_factory=list)  # that may conflict with it
     last_read: dict[int, int] = field(default_factory=dict)  # queue: its instruction's number
     last_write: dict[int, int] = field(default_factory=dict)
+    judged: int = 0  # the modes whose bounds were looked at
     filled: bool = False  # written in full
     checked: bool = False  # read, and found filled or reported
 
