@@ -265,8 +265,7 @@ class Systolic(wiring.Component):
 
         # The array steps while the output queue has room.
         m.submodules.queue = queue = PairQueue(cfg.sum_beat_bits)
-        step = Signal()
-        m.d.comb += step.eq(queue.i.ready)
+        step = queue.i.ready
 
         m.submodules.sequencer = sequencer = Sequencer(cfg)
         wiring.connect(m, wiring.flipped(self.i_commands), sequencer.i_commands)

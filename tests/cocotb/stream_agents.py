@@ -8,18 +8,23 @@ from collections.abc import Sequence
 
 from cocotb.handle import HierarchyObject
 from cocotb.triggers import FallingEdge, ReadOnly
+from cocotb.types import LogicArray
 
 __all__ = ["Driver", "InOrderChecker", "Monitor"]
 
 
 class Driver:
-    """Offers payload j of a stream from cycle ``valid_from[j]`` and notes when it is taken."""
+    """Offers payload j of a stream from cycle ``valid_from[j]`` and notes when it is taken.
+
+    The payload is x whenever nothing is offered.
+    """
 
     def __init__(self, dut: HierarchyObject, name: str):
         self.clock = dut.clk
         self.valid = dut[f"{name}__valid"]
         self.payload = dut[f"{name}__payload"]
         self.ready = dut[f"{name}__ready"]
+        self.unknown = LogicArray("X" * len(self.payload))
         self.cycles: list[int] = []
 
     async def send(self, payloads: Sequence[int], valid_from: Sequence[int]) -> None:
@@ -30,13 +35,14 @@ class Driver:
             at = len(self.cycles)
             offered = cycle >= valid_from[at]
             self.valid.value = int(offered)
-            self.payload.value = payloads[at]
+            self.payload.value = payloads[at] if offered else self.unknown
             await ReadOnly()
             if offered and self.ready.value:
                 self.cycles.append(cycle)
             cycle += 1
         await FallingEdge(self.clock)
         self.valid.value = 0
+        self.payload.value = self.unknown
 
 
 class Monitor:

@@ -22,7 +22,7 @@ def test_the_element_is_emitted_once_and_instantiated(tmp_path):
     assert len(re.findall(r"^  systolic_column ", text, re.MULTILINE)) == CFG.cols
 
 
-@pytest.mark.parametrize("wrap", [None])
+@pytest.mark.parametrize("wrap", [None, "axi"])
 def test_the_bytes_do_not_depend_on_the_folder(tmp_path, monkeypatch, wrap):
     first = [path.read_bytes() for path in emit_systolic(CFG, tmp_path / "a", wrap=wrap)]
     monkeypatch.chdir(tmp_path)
@@ -32,7 +32,7 @@ def test_the_bytes_do_not_depend_on_the_folder(tmp_path, monkeypatch, wrap):
     assert not list(tmp_path.rglob("*.part"))
 
 
-@pytest.mark.parametrize("wrap", [None])
+@pytest.mark.parametrize("wrap", [None, "axi"])
 def test_the_json_lists_the_ports_of_the_verilog(tmp_path, wrap):
     verilog, record = emit_systolic(CFG, tmp_path, wrap=wrap, name="array")
     text, facts = verilog.read_text(), json.loads(record.read_text())
@@ -57,7 +57,7 @@ def test_the_json_holds_parameters_latency_and_command(tmp_path):
 
 
 @pytest.mark.cocotb
-@pytest.mark.parametrize("wrap", [None])
+@pytest.mark.parametrize("wrap", [None, "axi"])
 @pytest.mark.parametrize("cfg", [
     CFG, SystolicConfig(rows=1, cols=1, acc_rows=0), SystolicConfig(rows=2, cols=2, acc_rows=1),
 ])
