@@ -162,12 +162,14 @@ class Memory:
             reached = at.run(*self._arrays, self._trace, until)
             if not self._fetch_trace():
                 break
-        self.now = reached
+        self.now = int(reached)
         return self._take_done() if self._tags else []
 
     def next_event(self) -> int | None:
         """Return a cycle no transfer ends before; None when no transfer is under way."""
-        return max(self.now, at.next_event(self._k, self._s, self._moves)) if self._tags else None
+        if not self._tags:
+            return None
+        return max(self.now, int(at.next_event(self._k, self._s, self._moves)))
 
     def idle_until(self, now: int) -> None:
         """Let time pass with no transfer under way; refresh goes on."""

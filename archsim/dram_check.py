@@ -13,9 +13,9 @@ Place = tuple[int, ...]
 
 
 class Violation(NamedTuple):
-    """The first command of a trace that is not legal, and why; index is its place in the trace."""
+    """The first command of a trace that is not legal, and why; `place` counts from 0."""
 
-    index: int
+    place: int
     command: Command
     reason: str
 
@@ -29,16 +29,16 @@ def first_violation(
     before it are missed, reported with the last command.
     """
     channels: defaultdict[int, _Channel] = defaultdict(lambda: _Channel(cfg))
-    index, command = -1, None
-    for index, command in enumerate(trace):
+    place, command = -1, None
+    for place, command in enumerate(trace):
         reason = channels[command.channel].refuse(command)
         if reason:
-            return Violation(index, command, reason)
+            return Violation(place, command, reason)
         channels[command.channel].take(command)
     for channel in channels.values():
         missed = channel.missed(until)
         if missed and command is not None:
-            return Violation(index, command, missed)
+            return Violation(place, command, missed)
     return None
 
 
@@ -104,6 +104,7 @@ class _Channel:
 
     def _timing(self, c: Command) -> str | None:
         places = dict(_scopes(c))
+        where: list[Place]
         for rule in self.rules[c.command]:
             if rule.scope == "other_ranks":
                 where = [(r,) for r in range(self.cfg.ranks) if r != c.rank]

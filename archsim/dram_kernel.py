@@ -38,18 +38,19 @@ CONSTANTS = RULE_START + COMMANDS + 1
 (
     NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, HEAD, COUNT, PASSED, TURN,
     BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS,
-    PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_INDEX, SCAN,
-) = range(20)  # fmt: skip
+    PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_INDEX, SCAN,
+) = range(21)  # fmt: skip
 # Counters; those from BUSY on are classes of cycles and sum to the total.
 (
     ACTIVATES, READS, WRITES, PRECHARGES, REFRESHED, HITS, MISSES, CONFLICTS, ACTIVE,
     BUSY, IDLE, REFRESH, ROW_MISS, TURNAROUND, LATE, SPACING,
-) = range(20, 36)  # fmt: skip
+) = range(21, 37)  # fmt: skip
 # Then a timer for each bank, group, rank and the channel: the earliest cycle of each command.
 # A row for each bank: the open one, or -1. SEEN for each bank: the last scan to meet it, and a
-# RD, a WR that hits it. A rank: the last activates are a ring behind it.
-STATE = 36
-SEEN_WIDTH = 3
+# RD, a WR that hits it; then when the oldest queued request to another row than the open one
+# arrived, or NEVER. A rank: the last activates are a ring behind it.
+STATE = 37
+RIVAL, SEEN_WIDTH = 3, 4
 DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
 # A request; the queue is a ring from HEAD, by age. OPENED: 0 its row was open, 1 it opened it,
 # 2 it closed another first.
@@ -148,18 +149,23 @@ def _place(k, x, index):
 
 
 @njit(cache=True)
-def _offer(x, time, kind, index):
+def _offer(x, time, group, rival, index):
     """Keep the command if it comes before the one picked so far; of equals the first stays."""
-    if time < x[PICK_TIME] or (time == x[PICK_TIME] and kind < x[PICK_CLASS]):
-        x[PICK_TIME], x[PICK_CLASS], x[PICK_INDEX] = time, kind, index
+    if time > x[PICK_TIME]:
+        return
+    if time == x[PICK_TIME]:
+        if group > x[PICK_CLASS] or (group == x[PICK_CLASS] and rival >= x[PICK_RIVAL]):
+            return
+    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_INDEX] = time, group, rival, index
 
 
 @njit(cache=True)
 def _consider(k, x, index, place):
     """Offer the command that the request of age `index` at `place` needs next, if it may have one.
 
-    Called in order of age. A bank's row commands belong to its oldest request. A rank that is
-    due for refresh takes no new command.
+    Called in order of age. A bank's row commands belong to its oldest request. Of the hits those
+    go first whose row has kept another request waiting longest: when they are done the bank can
+    change rows, hidden behind the other hits. A rank that is due for refresh takes no new command.
     """
     scan = x[SCAN]
     bank, kind = x[place + Q_BANK], x[place + Q_KIND]
@@ -173,22 +179,23 @@ def _consider(k, x, index, place):
         if index > 0 and x[PASSED] >= k[OVERTAKES]:
             return
         command, group = kind, BY_COLUMN
+        rival = x[k[AT_SEEN] + bank * SEEN_WIDTH + RIVAL]
     elif x[seen] == scan:
         return
     else:
         x[seen] = scan
-        command, group = (ACT if row < 0 else PRE), BY_ROW
+        command, group, rival = (ACT if row < 0 else PRE), BY_ROW, NEVER
     time = max(ready_at(k, x, command, bank), x[NOW])
     rank = bank >> k[RANK_BITS]
     if k[REFRESHES] and time >= x[k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW]) + DUE]:
         return
-    _offer(x, time, group, index)
+    _offer(x, time, group, rival, index)
 
 
 @njit(cache=True)
 def _pick(k, x):
     """Choose the next command of the channel and when it goes."""
-    x[PICK_TIME], x[PICK_CLASS], x[PICK_KNOWN] = NEVER, BY_ROW, 1
+    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_KNOWN] = NEVER, BY_ROW, NEVER, 1
     x[SCAN] += 1
     scan = x[SCAN]
     if k[REFRESHES]:
@@ -198,7 +205,7 @@ def _pick(k, x):
             if time > x[PICK_TIME]:
                 continue
             legal = ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
-            _offer(x, max(legal, time), BY_REFRESH, rank)
+            _offer(x, max(legal, time), BY_REFRESH, NEVER, rank)
     place = k[AT_QUEUE] + x[HEAD] * Q_WIDTH
     for index in range(x[COUNT]):
         bank = x[place + Q_BANK]
@@ -273,11 +280,16 @@ def _accept(k, x, now):
     burst, place = x[at + L_BURST], _place(k, x, x[COUNT])
     bank = (burst >> k[FIELDS + 2] & k[FIELDS + 3]) << k[RANK_BITS]
     bank += (burst >> k[FIELDS + 4] & k[FIELDS + 5]) << k[GROUP_BITS]
-    x[place + Q_BANK] = bank + (burst >> k[FIELDS + 6] & k[FIELDS + 7])
+    bank += burst >> k[FIELDS + 6] & k[FIELDS + 7]
+    x[place + Q_BANK] = bank
     x[place + Q_ROW] = burst >> k[FIELDS] & k[FIELDS + 1]
     x[place + Q_COLUMN] = burst >> k[FIELDS + 8] & k[FIELDS + 9]
     x[place + Q_KIND], x[place + Q_MOVE] = x[at + L_KIND], x[at + L_MOVE]
     x[place + Q_ARRIVED], x[place + Q_OPENED] = now, 0
+    rival = k[AT_SEEN] + bank * SEEN_WIDTH + RIVAL
+    if x[k[AT_ROW] + bank] != x[place + Q_ROW] and x[rival] == NEVER:
+        x[rival] = now
+        x[PICK_KNOWN] = 0  # the hits of its bank may now go first
     if x[COUNT] == 0:
         x[BUSY_SINCE] = now
     x[COUNT] += 1
@@ -351,6 +363,18 @@ def _serve(k, x, m, index, now):
 
 
 @njit(cache=True)
+def _find_rival(k, x, bank, row):
+    """Note the oldest queued request to another row of `bank` than `row`, which is being opened."""
+    rival = NEVER
+    for index in range(x[COUNT]):
+        place = _place(k, x, index)
+        if x[place + Q_BANK] == bank and x[place + Q_ROW] != row:
+            rival = x[place + Q_ARRIVED]
+            break
+    x[k[AT_SEEN] + bank * SEEN_WIDTH + RIVAL] = rival
+
+
+@njit(cache=True)
 def _act(k, x, m, trace, now):
     """Issue the picked command; return when a transfer that ends with it is done, or NEVER."""
     group, index = x[PICK_CLASS], x[PICK_INDEX]
@@ -363,12 +387,17 @@ def _act(k, x, m, trace, now):
     else:
         place = _place(k, x, index)
         bank, row = x[place + Q_BANK], x[place + Q_ROW]
-        if group == BY_COLUMN:
+        if group != BY_ROW:
             command, column = x[place + Q_KIND], x[place + Q_COLUMN]
             done = _serve(k, x, m, index, now)
         else:
-            command = ACT if x[k[AT_ROW] + bank] < 0 else PRE
-            x[place + Q_OPENED] = max(x[place + Q_OPENED], 1 if command == ACT else 2)
+            if x[k[AT_ROW] + bank] < 0:
+                command = ACT
+                x[place + Q_OPENED] = max(x[place + Q_OPENED], 1)
+                _find_rival(k, x, bank, row)
+            else:
+                command, row = PRE, -1
+                x[place + Q_OPENED] = 2
             issue(k, x, command, bank, row, now)
     if len(trace):
         n = trace[0, 0] + 1  # the first row holds how many follow

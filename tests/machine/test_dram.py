@@ -1,0 +1,168 @@
+"""DRAM configurations: limits, address map, rule table, energies."""
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+import machine.dram as dram
+
+PRESETS = Path(dram.__file__).parent / "presets" / "dram"
+
+
+def preset(name):
+    table = tomllib.loads((PRESETS / f"{name}.toml").read_text())
+    return TypeAdapter(dram.DramConfig).validate_json(json.dumps(table))
+
+
+HBM2, DDR4 = preset("hbm2-neupims"), preset("ddr4-2400r")
+
+
+def test_every_preset_is_read():
+    assert sorted(path.stem for path in PRESETS.glob("*.toml")) == ["ddr4-2400r", "hbm2-neupims"]
+
+
+def test_hbm2_energies_are_those_derived_from_the_source():
+    # NeuPIMs' configuration.cc formulae on its own currents.
+    assert HBM2.activate_pj == 828
+    assert HBM2.read_pj == 804
+    assert HBM2.write_pj == 1068
+    assert HBM2.refresh_pj == 60_840
+    assert HBM2.active_standby_pj_per_cycle == 66
+    assert HBM2.precharge_standby_pj_per_cycle == 48
+
+
+def test_energy_counts_every_device_and_the_length_of_a_cycle():
+    power = replace(HBM2.power, devices=8)
+    assert replace(HBM2, power=power).read_pj == 8 * 804
+    slow = replace(HBM2.timing, tck_ps=2000)
+    assert replace(HBM2, timing=slow).read_pj == 2 * 804
+
+
+def test_energy_without_currents_is_not_modelled():
+    without = replace(HBM2, power=None)
+    names = [n for n in dir(without) if n.endswith(("_pj", "_pj_per_cycle")) and n[0] != "_"]
+    assert len(names) == 6
+    assert [getattr(without, name) for name in names] == [None] * 6
+
+
+def test_hbm2_size_and_speed_are_the_sources():
+    assert HBM2.capacity_bytes == 32 << 30
+    assert HBM2.row_bytes == 1024
+    assert HBM2.burst_bytes == 64
+    assert HBM2.peak_bytes_per_cycle * 1_000_000_000_000 // HBM2.timing.tck_ps == 1_024_000_000_000
+
+
+def test_ddr4_size_and_speed_are_the_standards():
+    assert DDR4.capacity_bytes == 8 << 30
+    assert DDR4.row_bytes == 8192
+    assert DDR4.peak_bytes_per_cycle == 16
+
+
+def test_hbm2_address_map_is_row15_rank1_group2_bank2_channel5_column4_offset6():
+    assert HBM2.fields == {
+        "co": (0, 4),
+        "ch": (4, 5),
+        "ba": (9, 2),
+        "bg": (11, 2),
+        "ra": (13, 1),
+        "ro": (14, 15),
+    }
+    address = (5 << 20) | (1 << 19) | (2 << 17) | (3 << 15) | (17 << 10) | (9 << 6) | 63
+    assert HBM2.place(address) == {"ro": 5, "ra": 1, "bg": 2, "ba": 3, "ch": 17, "co": 9}
+
+
+def test_unloaded_latencies_are_the_sums_of_their_parts():
+    assert HBM2.hit_latency_cycles == 14 + 2
+    assert HBM2.read_latency_cycles == 14 + 14 + 2
+    assert HBM2.write_latency_cycles == 14 + 4 + 2
+    assert DDR4.read_latency_cycles == 16 + 16 + 4
+
+
+def test_refresh_of_the_ranks_is_spread_over_the_interval():
+    assert [HBM2.first_refresh_cycle(rank) for rank in range(2)] == [1950, 3900]
+    assert DDR4.first_refresh_cycle(0) == 9364
+
+
+@pytest.mark.parametrize(
+    ("cfg", "after", "before", "scope", "gap"),
+    [
+        # NeuPIMs' timing.cc on its numbers.
+        (HBM2, "RD", "WR", "channel", 14 + 2 - 4 + 2),
+        (HBM2, "WR", "RD", "bank_group", 4 + 2 + 8),
+        (HBM2, "WR", "RD", "rank", 4 + 2 + 6),
+        (HBM2, "RD", "RD", "other_ranks", 2 + 2),
+        (HBM2, "WR", "RD", "other_ranks", 4 + 2 + 2 + 2 - 16 - 0),
+        (HBM2, "WR", "PRE", "bank", 4 + 2 + 16),
+        (HBM2, "ACT", "ACT", "bank", 48),
+        # JESD79-4: read to write is CL + BL/2 + 2 - CWL.
+        (DDR4, "RD", "WR", "channel", 16 + 4 + 2 - 12),
+        (DDR4, "WR", "RD", "rank", 12 + 4 + 3),
+        (DDR4, "ACT", "ACT", "bank", 55),
+    ],
+)
+def test_gap_between_two_commands_is_the_sources(cfg, after, before, scope, gap):
+    (rule,) = [r for r in dram.rules(cfg) if (r.after, r.before, r.scope, r.nth) ==
+               (after, before, scope, 1)]  # fmt: skip
+    assert rule.gap_cycles(cfg) == gap
+
+
+def test_rules_name_known_commands_only():
+    for rule in dram.rules(HBM2):
+        assert {rule.after, rule.before} <= set(dram.COMMANDS)
+    assert set(dram.BUS) == set(dram.SLOTS) == set(dram.PRECONDITIONS) == set(dram.COMMANDS)
+
+
+def test_deadlines_go_with_refresh():
+    assert {d.name for d in dram.deadlines(HBM2)} == {"tREFI", "tRAS max"}
+    assert dram.deadlines(replace(HBM2, refresh="off")) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"channels": 3}, "channels must be a power of two, not 3"),
+        ({"rows": 0}, "rows must be a power of two, not 0"),
+        ({"burst_length": 1}, "burst_length must be at least 2, not 1"),
+        ({"bus_bits": 4}, "bus_bits must be at least 8, not 4"),
+        ({"columns": 2}, "columns must be at least burst_length 4, not 2"),
+        ({"ranks": 8}, "banks of a channel must be at most 64, not 128"),
+        ({"queue_entries": 0}, "queue_entries must be at least 1, not 0"),
+        ({"overtakes_max": -1}, "overtakes_max must be at least 0, not -1"),
+        (
+            {"mapping": "rorabgbaco"},
+            "mapping must be ro ra bg ba ch co in any order, without spaces, not 'rorabgbaco'",
+        ),
+    ],
+)
+def test_refuses_an_impossible_memory(changes, sentence):
+    with pytest.raises(ValueError) as caught:
+        replace(HBM2, **changes)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"cl_cycles": 0}, "cl_cycles must be at least 1, not 0"),
+        ({"rtrs_cycles": -1}, "rtrs_cycles must be at least 0, not -1"),
+        (
+            {"refi_cycles": 322},
+            "refi_cycles must be more than 322 of refresh, one row and two precharges, not 322",
+        ),
+    ],
+)
+def test_refuses_impossible_timings(changes, sentence):
+    with pytest.raises(ValueError) as caught:
+        replace(HBM2.timing, **changes)
+    assert sentence in str(caught.value)
+    replace(HBM2.timing, rtrs_cycles=0, refi_cycles=323)
+
+
+def test_refuses_a_current_of_zero():
+    with pytest.raises(ValueError) as caught:
+        replace(HBM2.power, idd0_ma=0)
+    assert "idd0_ma must be at least 1, not 0" in str(caught.value)
