@@ -27,12 +27,12 @@ class Executed(NamedTuple):
     """One dynamic instruction in the order golden executed it."""
 
     queue: str
-    pc: int
     sequence: int  # how many instructions of the queue came before
+    pc: int
     indices: tuple[int, ...]  # loop indices, outermost first
     layer: int
-    op_id: int
-    unit_mask: int
+    op: int  # into Program.ops
+    mask: int  # units, a bit each
     active: bool  # False where the predicate was false
 
 
@@ -78,18 +78,10 @@ def execute(
     if len(walkers) != len(program.streams):
         raise UserError(f"order must name the {len(program.streams)} queues of {program.name}, "
                         f"not {len(walkers)}")
-    while True:
-        moved = [walker.run_until_blocked() for walker in walkers]
-        if not any(moved):
-            break
-    blocked = [walker for walker in walkers if not walker.halted]
-    if blocked:
-        raise UserError(f"{program.name}: deadlock: "
-                        + "; ".join(walker.complaint() for walker in blocked))
-    if state.links.pending:
-        source, destination, tag = state.links.pending[0]
-        raise UserError(f"{program.name}: a tile from chip {source} to chip {destination} "
-                        f"with tag {tag} must be received, and was not")
+    # Every queue has its turn in each pass, whether or not one before it moved.
+    while any([walker.run_until_blocked() for walker in walkers]):
+        pass
+    _check_end(walkers, state)
     return Result(
         unpack(filled, program),
         filled,
@@ -178,8 +170,20 @@ class _Walker:
             raise UserError(f"{name}: {self.queue}[{step.pc}]: {error}") from error
         if self._log is not None:
             self._log.append(Executed(
-                str(self.queue), step.pc, self._sequence, step.indices, step.layer,
+                str(self.queue), self._sequence, step.pc, step.indices, step.layer,
                 instruction.op_id, instruction.unit_mask, step.active))
+
+
+def _check_end(walkers: list[_Walker], state: State) -> None:
+    """Raise `UserError` for queues that wait for ever and for tiles that nobody received."""
+    name = state.program.name
+    blocked = [walker.complaint() for walker in walkers if not walker.halted]
+    if blocked:
+        raise UserError(f"{name}: deadlock: {'; '.join(blocked)}")
+    if state.links.pending:
+        source, destination, tag = state.links.pending[0]
+        raise UserError(f"{name}: a tile from chip {source} to chip {destination} "
+                        f"with tag {tag} must be received, and was not")
 
 
 def _needs(step: Step) -> dict[int, int]:

@@ -439,5 +439,5 @@ stream chip0.dma0
   halt
 """
     log = run(body, COPY + "op other\nop copy\n", A, log=True).log
-    assert [(e.sequence, e.pc, e.indices, e.layer, e.op_id) for e in log] == [
+    assert [(e.sequence, e.pc, e.indices, e.layer, e.op) for e in log] == [
         (0, 2, (0, 0), 3, 1), (1, 2, (0, 1), 3, 1), (2, 2, (1, 0), 4, 1), (3, 2, (1, 1), 4, 1)]
