@@ -139,12 +139,19 @@ def test_no_function_is_longer_than_its_limit():
     assert not {where: lines for where, lines in lengths.items() if lines > FUNCTION_LINES_MAX}
 
 
+def is_import(node: ast.stmt) -> bool:
+    """Tell whether `node` imports, or holds what only a type checker imports."""
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) == "TYPE_CHECKING" and all(map(is_import, node.body))
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
 def all_problem(module: ast.Module) -> str:
     """Return what is wrong with the ``__all__`` of a module of ours, or nothing."""
     body = module.body[1:] if ast.get_docstring(module) else module.body
     if not body:
         return ""
-    rest = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    rest = [node for node in body if not is_import(node)]
     first = rest[0] if rest else None
     if not (isinstance(first, ast.Assign) and ast.unparse(first.targets[0]) == "__all__"):
         return "no __all__ right under the imports"
@@ -158,6 +165,8 @@ def all_problem(module: ast.Module) -> str:
     [
         ('"""Doc."""', ""),
         ('"""Doc."""\nimport re\n__all__ = ["f"]\ndef f(): ...', ""),
+        ("import re\nif TYPE_CHECKING:\n    import re\n__all__ = []", ""),
+        ("if TYPE_CHECKING:\n    X = 1\n__all__ = []", "no __all__ right under the imports"),
         ("import re\ndef f(): ...", "no __all__ right under the imports"),
         ('import re\nX = 1\n__all__ = ["X"]', "no __all__ right under the imports"),
         ("__all__ = []\nimport re", "imports under __all__"),
