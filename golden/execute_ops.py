@@ -133,6 +133,8 @@ def _look_up(call: Call, acc: np.ndarray, a: np.ndarray, w: np.ndarray) -> np.nd
     if a.ndim != 3 or w.ndim != 3 or a.shape[2] != 8 or a.shape[1] != w.shape[2]:
         raise UserError(f"tables {list(a.shape)} must be [M, K / 4, 8] and codes {list(w.shape)} "
                         "[bits, N, K / 4]")
+    if call.field("group_end"):
+        raise must_be("group_end with tables", "0: table products have no group scales", 1)
     acc_format = call.format("acc")
     if acc_format.kind is not Kind.INTEGER or a.dtype.kind == "f":
         raise UserError(f"tables must be integers in an integer acc, not {call.format('a').name} "

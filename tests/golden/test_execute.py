@@ -179,6 +179,10 @@ operand out scratchpad 0x40 int8 [2,2] stride [2,1]
 operand c_dram dram 0x40 {acc} [2,2] stride [2,1]
 operand out_dram dram 0x80 int8 [2,2] stride [2,1]
 symbol OUT dram 0x80 int8 [2,2] output
+operand tables scratchpad 0x100 int8 [1,1,8] stride [8,8,1]
+operand codes scratchpad 0x108 uint4 [1,1,1] stride [1,1,1]
+operand sums accumulator 0x100 int32 [1,1] stride [1,1]
+operand float accumulator 0x100 float32 [1,1] stride [1,1]
 token ready
 token done
 """
@@ -260,6 +264,10 @@ def test_preloaded_weights_stay_until_the_next_preload():
      "test: chip0.array0[1]: operand w must have groups with a scale along axis 0, its K, for "),
     ("matmul a=a w=w acc=acc tables=1", ("int8", "int8", "int32"),
      "test: chip0.array0[1]: tables [2, 3] must be [M, K / 4, 8] and codes [3, 2] [bits, N, K "),
+    ("matmul a=tables w=codes acc=sums tables=1 group_end=1", ("int8", "int8", "int32"),
+     "test: chip0.array0[1]: group_end with tables must be 0: table products have no group "),
+    ("matmul a=tables w=codes acc=float tables=1", ("int8", "int8", "int32"),
+     "test: chip0.array0[1]: tables must be integers in an integer acc, not int8 in float32"),
 ])
 def test_meaningless_matmul_is_refused_with_its_place(instructions, formats, message):
     with pytest.raises(UserError, match="^" + re.escape(message)):

@@ -198,6 +198,17 @@ def test_copy_keeps_the_bits_of_a_nan():
     np.testing.assert_array_equal(memory.read(0, tile_of("uint32", (2,), (1,), address=64)), codes)
 
 
+@pytest.mark.parametrize("fmt", ["int8", "uint4", "float32"])
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_copy_to_an_overlapping_tile_reads_everything_first(fmt, shift):
+    memory = Memory()
+    memory.write(0, tile_of(fmt, (8,), (1,)), np.arange(8))
+    memory.copy(0, tile_of(fmt, (6,), (1,), offset=1), tile_of(fmt, (6,), (1,), offset=1 + shift))
+    expected = np.arange(8)
+    expected[1 + shift : 7 + shift] = np.arange(1, 7)
+    np.testing.assert_array_equal(memory.read(0, tile_of(fmt, (8,), (1,))), expected)
+
+
 def test_memory_reports_the_bytes_touched():
     memory = Memory()
     memory.write(0, tile_of("int8", (3,), (1,), address=5), np.ones(3, int))
