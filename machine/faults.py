@@ -10,38 +10,46 @@ __all__ = ["Fault", "FaultKind", "fault_at", "listed"]
 
 
 class FaultKind(StrEnum):
-    """The kinds of fault a verifier reports."""
+    """The kinds of fault a verifier reports, each with its meaning."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> "FaultKind":
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
 
     # Of declarations.
-    NAME = "name"  # a name twice, or not a name
-    FORMAT = "format"  # an unknown number format, or formats that do not go together
-    OPERAND = "operand"  # an operand or symbol that is malformed
-    CAPABILITY = "capability"  # one used and not declared, or declared and not there
-    QUEUE = "queue"  # a queue twice, on no chip, or given another queue's opcode
-    UNITS = "units"  # units that are not there, or are driven by two streams
+    NAME = "name", "a name twice, or not a name"
+    FORMAT = "format", "an unknown number format, or formats that do not go together"
+    OPERAND = "operand", "an operand or symbol that is malformed"
+    CAPABILITY = "capability", "one used and not declared, or declared and not the machine's"
+    QUEUE = "queue", "a queue twice, on no chip, or given another queue's opcode"
+    UNITS = "units", "units that are not there, or are driven by two streams"
     # Of an instruction as written.
-    OPCODE = "opcode"
-    ROLE = "role"  # an operand missing, or one the opcode does not take
-    SPACE = "space"  # an operand in an address space its role cannot have
-    FIELD = "field"  # a field that the opcode does not have, or a value without meaning
-    REGISTER = "register"
-    TOKEN = "token"  # an unknown token, or a count below 1
-    CONTROL = "control"  # loops that do not pair or are too deep, halt not at the end
-    ENCODING = "encoding"  # more than the binary form holds
+    OPCODE = "opcode", "an unknown opcode"
+    ROLE = "role", "an operand missing, or one the opcode does not take"
+    SPACE = "space", "an operand in an address space its role cannot have"
+    FIELD = "field", "a field the opcode does not have, or a value without meaning"
+    REGISTER = "register", "a register that is not there"
+    TOKEN = "token", "an unknown token, too many tokens, or a count below 1"
+    CONTROL = "control", "loops that do not pair or are too deep, halt not at the end"
+    ENCODING = "encoding", "more than the binary form holds"
     # Of an instruction as it runs.
-    LAUNCH = "launch"  # a launch table that is not the program's
-    READ = "read"  # a READ whose value nobody gives
-    LENGTH = "length"  # more dynamic instructions than are verified
-    SHAPE = "shape"  # shapes that do not go together
-    BOUNDS = "bounds"  # a tile outside its space or its symbol
-    CONST = "const"  # a write to a constant
-    UNINITIALISED = "uninitialised"  # a read of on-chip bytes that nothing wrote
+    LAUNCH = "launch", "a launch table that is not the program's"
+    READ = "read", "a READ whose value nobody gives"
+    LENGTH = "length", "more dynamic instructions than are verified"
+    SHAPE = "shape", "shapes that do not go together"
+    BOUNDS = "bounds", "a tile outside its space or its symbol"
+    CONST = "const", "a write to a constant"
+    UNINITIALISED = "uninitialised", "a read of on-chip bytes that nothing wrote"
     # Between queues.
-    RACE = "race"  # two accesses to the same bytes, one a write, in no order
-    DEADLOCK = "deadlock"
-    BALANCE = "balance"  # a token's count at the end is not its count at the start
-    OVERFLOW = "overflow"  # a token's counter can pass its width
-    LINK = "link"  # a tile sent and not received, or the other way round
+    RACE = "race", "two accesses to the same bytes, one a write, in no order"
+    DEADLOCK = "deadlock", "a queue that waits for ever"
+    BALANCE = "balance", "a token whose count at the end is not its count at the start"
+    OVERFLOW = "overflow", "a token whose counter can pass its width"
+    LINK = "link", "a tile sent and not received, or the other way round"
 
 
 @dataclass(frozen=True, slots=True)

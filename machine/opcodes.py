@@ -25,6 +25,8 @@ __all__ = [
 
 
 class Opcode(IntEnum):
+    """An instruction's first byte; the number never changes."""
+
     NOP = 0  # waits and signals only
     HALT = 1  # the end of a stream
     FENCE = 2  # completes when every earlier instruction of its queue has completed
@@ -49,6 +51,8 @@ class Opcode(IntEnum):
 
 
 class Alu(IntEnum):
+    """What a SCALAR puts into its register `rd`."""
+
     SET = 0  # register = b
     LAUNCH = 1  # register = launch table [b]
     ADD = 2
@@ -63,23 +67,31 @@ class Alu(IntEnum):
 
 
 class Dataflow(IntEnum):
+    """How an array walks a matrix product."""
+
     OS = 0  # output-stationary
     WS = 1  # weight-stationary
     LUT = 2  # tables on the array, weights look them up
 
 
 class Mode(IntEnum):
+    """Whether a result replaces what is there or is added to it."""
+
     SET = 0
     ACCUMULATE = 1
 
 
 class Rounding(IntEnum):
+    """How a result is rounded where its format has no such value."""
+
     NEAREST_EVEN = 0
     TOWARD_ZERO = 1
     FLOOR = 2
 
 
 class PimMode(IntEnum):
+    """Which banks of a PIM channel a command addresses together."""
+
     ALL = 0
     BANK = 1
     GROUP = 2
@@ -87,6 +99,8 @@ class PimMode(IntEnum):
 
 
 class RowBuffer(IntEnum):
+    """Which row buffer of a bank a PIM command uses."""
+
     MEM = 0
     PIM = 1
 
