@@ -18,7 +18,7 @@ from machine.errors import UserError
 from machine.formats import format_named
 from machine.link import LinkConfig
 from machine.opcodes import OPCODES, Dataflow, Opcode
-from machine.program import Operand, Program, QueueKind, Space, Stream
+from machine.program import UNIT_LEVEL, Operand, Program, QueueKind, Space, Stream
 from machine.systolic import SystolicConfig, matmul_cycles
 from machine.vector import VectorConfig, VectorOp
 
@@ -89,10 +89,29 @@ class Plan:
             role: program.operands[index] for role, index in instruction.operands.items()
         }
         edges = [e for o in self.operands.values() for e in o.edges if e is not None]
-        self.sized = [o for o in self.operands.values() if any(o.edges)]
-        self.by_rank = any(level == 7 for edge in edges for level, _ in edge.steps)
+        self.sized = bool(edges)
+        self.by_rank = any(level == UNIT_LEVEL for edge in edges for level, _ in edge.steps)
+        self._limits = tuple(dict.fromkeys(
+            (tile, edge.bound, edge.bound_register, edge.steps)
+            for operand in self.operands.values() if operand.edges
+            for tile, edge in zip(operand.shape, operand.edges, strict=True) if edge is not None
+        ))
         self.demands: dict[tuple[object, ...], Demand | None] = {}
         self._check(machine)
+
+    def sizes(self, step: Step, rank: int) -> tuple[int, ...]:
+        """Return the sizes that the edge rules of all operands give; others never change."""
+        found = []
+        indices, registers = step.indices, step.registers
+        for tile, bound, register, steps in self._limits:
+            left = bound if register is None else registers[register]
+            for level, stride in steps:
+                if level == UNIT_LEVEL:
+                    left -= rank * stride
+                elif level < len(indices):
+                    left -= indices[level] * stride
+            found.append(tile if left >= tile else max(left, 0))
+        return tuple(found)
 
     def _check(self, machine: Machine) -> None:
         """Raise `UserError` where this machine cannot run the instruction."""
@@ -141,7 +160,7 @@ class Planner:
         block = self._block(plan.kind, unit)
         key: tuple[object, ...] = (id(block),)
         if plan.sized:
-            key += tuple(step.resolve(operand, rank).shape for operand in plan.sized)
+            key += plan.sizes(step, rank)
         if key not in plan.demands:
             tiles = {role: step.resolve(o, rank) for role, o in plan.operands.items()}
             empty = any(0 in tile.shape for tile in tiles.values())

@@ -24,18 +24,22 @@ __all__ = ["Dma", "MemoryClock"]
 class MemoryClock:
     """The memory of a chip in the engine's ticks, and who waits for each transfer.
 
-    A port's transfers move in order, so none ends before all bytes of the port up to its own have
-    moved at the peak rate: until then the memory need not be asked.
+    A transfer's data cannot move before the shortest latency, nor faster than the peak rate; and
+    when its last burst is taken in, no more than the queues hold of its port's earlier bursts can
+    still be there. Until then the memory need not be asked whether it has ended.
     """
 
     def __init__(self, machine: Machine, *, ports: int):
         self.memory = Memory(machine.dram, ports=ports)
         self.period = machine.ticks(machine.dram.clock)
-        self._rate = machine.dram.peak_bytes_per_cycle
+        dram = machine.dram
+        self._rate = dram.peak_bytes_per_cycle
+        self._latency = min(dram.timing.cl_cycles, dram.timing.cwl_cycles)
+        self._queued = dram.queue_entries * dram.burst_bytes * dram.channels // self._rate
         self._waiting: dict[int, tuple[Callable[[int], None], int]] = {}  # tag -> (whom, left)
         self._whole: dict[int, int] = {}  # tag of a part of a transfer -> tag of the whole
         self._earliest: dict[int, int] = {}  # tag of a part -> a cycle it does not end before
-        self._port_end = [0] * ports  # the same for the port's last transfer
+        self._port_end = [0] * ports  # all bytes of the port at the peak rate
         self._number = 0
 
     def start(self, port: int, found: tuple[Piece, ...], base: int, *, write: bool, now: int,
@@ -57,8 +61,10 @@ class MemoryClock:
                     self._number, port, write=write, addresses_bytes=addresses,
                     row_bytes=row_bytes, now=cycle)
             moved = row_bytes * (len(addresses) if piece is None else piece.rows)
-            self._port_end[port] = max(self._port_end[port], cycle) + moved // self._rate
-            self._earliest[self._number] = self._port_end[port]
+            first = cycle + self._latency
+            self._port_end[port] = max(self._port_end[port], first) + moved // self._rate
+            self._earliest[self._number] = max(
+                first + moved // self._rate, self._port_end[port] - self._queued)
             self._number += 1
 
     def next_event(self) -> int | None:

@@ -88,7 +88,7 @@ class Engine:
         self._token = machine.sequencer.token_latency_cycles * period
         self._read = (machine.scratchpad.latency_cycles + 1) * machine.ticks(
             machine.scratchpad.clock)
-        self.clocks = [MemoryClock(machine, ports=machine.dma.count + len(self.streams))
+        self.clocks = [MemoryClock(machine, ports=machine.dma.count)
                        for _ in range(program.chips)]
         self.ports = [Ports(machine, self.at) for _ in range(program.chips)]
         self._dmas = [
