@@ -38,19 +38,19 @@ def accumulate_float(
 
     Products are exact; they are added in ascending k, each addition rounded once.
     """
-    total = acc.astype(np.float64)
     kind = acc.dtype
-    # Both addends of at most 24 bits: float64 has 2 * 24 + 2 or more, so rounding its sum again
-    # to float32 equals rounding once (S. Figueroa, "When is double rounding innocuous?", 1995).
-    narrow = _significant(a_format) + _significant(w_format) <= _EXACT_BITS
-    innocuous = narrow and kind == np.float32
-    x, y = a.astype(np.float64), w.astype(np.float64)
+    narrow = _significant(a_format) + _significant(w_format) <= _EXACT_BITS and kind == np.float32
+    # A product that float32 holds is added there, with the one rounding that is wanted. Another of
+    # at most 24 bits is added in float64: with its 2 * 24 + 2 bits or more, rounding the sum again
+    # equals rounding once (S. Figueroa, "When is double rounding innocuous?", 1995).
+    work = np.dtype("f4" if narrow and _in_range(a_format, w_format) else "f8")
+    x, y, total = a.astype(work), w.astype(work), acc.astype(work)
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(a.shape[-1]):
             product = x[..., :, k, None] * y[..., None, k, :]
-            added = total + product if innocuous else _add_to_odd(total, product)
-            total = added.astype(kind).astype(np.float64)
-    return total.astype(kind)
+            added = total + product if narrow else _add_to_odd(total, product)
+            total = added.astype(kind, copy=False).astype(work, copy=False)
+    return total.astype(kind, copy=False)
 
 
 def accumulate_groups(
@@ -86,6 +86,12 @@ def accumulate_groups(
 def _significant(fmt: Format) -> int:
     """Return the significant bits of any value of an element format."""
     return fmt.mantissa_bits + 1 if fmt.kind is Kind.FLOAT else fmt.bits
+
+
+def _in_range(a_format: Format, w_format: Format) -> bool:
+    """Return whether float32 has the exponents of all products of two element formats."""
+    return (a_format.largest * w_format.largest < 2.0**127
+            and a_format.smallest * w_format.smallest >= 2.0**-126)
 
 
 def _add_to_odd(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -85,6 +85,15 @@ def test_bfloat16_products_below_float32_are_not_lost_before_the_sum():
     assert got[0, 0] == np.float32(2.0**-148)
 
 
+@pytest.mark.parametrize("acc, a, w, expected", [
+    (2.0**-149, 2.0**-75, 2.0**-75, 2.0**-148),  # 1.5 units: a tie, to even
+    (-(2.0**127), 2.0**64, 2.0**64, 2.0**127),  # the product is beyond float32, the sum is not
+])
+def test_bfloat16_products_outside_float32_meet_the_sum_unrounded(acc, a, w, expected):
+    one = [np.array([[number]], np.float32) for number in (acc, a, w)]
+    assert accumulate_float(*one, FORMATS["bfloat16"], FORMATS["bfloat16"])[0, 0] == expected
+
+
 def test_infinity_and_nan_pass_through():
     fmt = FORMATS["float32"]
     a = np.array([[np.inf, 1], [np.inf, -np.inf], [3e38, 3e38]], np.float32)
