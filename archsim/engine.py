@@ -15,13 +15,14 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
-from archsim.demand import Demand, Plan, Planner
+from archsim.demand import Demand, Plan, Planner, operand_bits
 from archsim.dma import Dma, MemoryClock
 from archsim.flight import Flight, Part
 from archsim.indirect import Values
 from archsim.lanes import Lane
 from archsim.link import Links
 from archsim.log import InstructionLog
+from archsim.pieces import Piece
 from archsim.ports import Ports
 from archsim.result import SimResult, collect
 from archsim.stream import Stream
@@ -88,7 +89,9 @@ class Engine:
         self._token = machine.sequencer.token_latency_cycles * period
         self._read = (machine.scratchpad.latency_cycles + 1) * machine.ticks(
             machine.scratchpad.clock)
-        self.clocks = [MemoryClock(machine, ports=machine.dma.count)
+        self._cross = machine.crossbar.latency_cycles * machine.ticks(machine.crossbar.clock)
+        # One port for each DMA engine, the last for READs.
+        self.clocks = [MemoryClock(machine, ports=machine.dma.count + 1)
                        for _ in range(program.chips)]
         self.ports = [Ports(machine, self.at) for _ in range(program.chips)]
         self._dmas = [
@@ -242,15 +245,39 @@ class Engine:
         return True
 
     def _read_value(self, stream: Stream, plan: Plan, step: Step, start: int) -> bool:
-        """Answer a READ once its word has come; the sequencer waits for it."""
-        tile = step.resolve(plan.operands["src"])
+        """Answer a READ once its word has come; the sequencer waits for it.
+
+        A word of a buffer takes the buffer's latency and a cycle, and no port. One of DRAM is a
+        transfer of its own and crosses the crossbar's latency.
+        """
+        if stream.reading:
+            return False
+        source = plan.operands["src"]
+        tile = step.resolve(source)
         value = self.values.read(stream.queue, plan.where, tile)
         if tile.space is not Space.DRAM:
             stream.time = start + self._read
             stream.cursor.give(value)
             self._complete(stream, plan, stream.row, stream.time)
             return True
-        raise UserError(f"{plan.where}: src must lie in a buffer")
+        bits = operand_bits(source)
+        word = -(-bits // 8)
+        base = tile.address_bytes + tile.offset_elements * bits // 8
+        clock, cross = self.clocks[stream.queue.chip], self._cross
+
+        def ended(now: int) -> None:
+            stream.reading = False
+            stream.time = now + cross
+            stream.cursor.give(value)
+            self._complete(stream, plan, stream.row, stream.time)
+            stream.head, stream.issued = None, -1
+            self._resume(stream, stream.time)
+
+        stream.reading, stream.waits_for = True, "the memory"
+        self.at(start, lambda now: clock.start(
+            self.machine.dma.count, (Piece(0, word, 1, word),), base, write=False, now=now,
+            done=ended))
+        return False
 
     def _start(self, stream: Stream, plan: Plan, step: Step, now: int) -> bool:
         """Start an instruction of the units; False if it has to wait for an event."""

@@ -30,6 +30,7 @@ class Stream:
         self.issued = -1  # when the head's tokens were taken; -1: not yet
         self.row = -1  # of the head in the log, once issued
         self.resumes = -1  # the tick of the event that goes on with it; -1: none
+        self.reading = False  # a READ waits for the memory
         self.halted = False
         self.waits_for = ""  # what holds the head, for a report of deadlock
         self.open = 0  # instructions whose completion is not known yet

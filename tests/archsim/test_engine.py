@@ -161,6 +161,25 @@ def test_a_read_finds_the_launch_table_or_the_value_trace(run):
         run(head + body)
 
 
+def test_a_read_costs_the_latency_of_where_it_looks(run, times, machine):
+    head = HEAD + ("symbol here scratchpad 0x40 int32 [1] launch\n"
+                   "symbol far dram 0x80 int32 [1] launch\n"
+                   "operand near scratchpad 0x40 int32 [1] stride [1]\n"
+                   "operand away dram 0x80 int32 [1] stride [1]\n")
+    body = ("stream chip0.vector0\n read r1 src=near\n nop\n read r2 src=away\n nop if r2\n"
+            " vector vop=copy x=v y=v if !r2\n halt\n")
+    on = machine()
+    found = times(run(head + body, launch=Launch({}, {"here": [1], "far": [1]})), "chip0.vector0")
+    near = on.scratchpad.latency_cycles + 1
+    far = on.dram.read_latency_cycles + on.crossbar.latency_cycles
+    # Each issues when the one before has its value, and starts a cycle later.
+    assert found[0] == (0, 1, 1 + near)
+    assert found[1] == (1 + near, 2 + near, 2 + near)
+    assert found[2] == (2 + near, 3 + near, 3 + near + far)
+    assert found[3][0] == 3 + near + far
+    assert found[4][1] == found[4][2]  # not run: r2 is 1
+
+
 def test_a_deadlock_names_who_waits_for_what(run):
     with pytest.raises(UserError, match=r"^program must not deadlock: chip0\.array0\[0\] waits for "
                        r"a: 0 of 2; chip0\.vector0\[1\] waits for b: 0 of 1$"):
