@@ -70,6 +70,8 @@ def _float16_codes(values: np.ndarray, saturate: bool) -> np.ndarray:
     """Return the codes that ``formats.encode`` gives, by numpy's own conversion: IEEE 754's."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         narrow = values.astype(np.float16)
+    if np.isfinite(narrow).all():
+        return narrow.view(np.uint16)
     if saturate:
         largest = np.finfo(np.float16).max
         narrow = np.clip(narrow, -largest, largest)
