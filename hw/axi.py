@@ -1,7 +1,7 @@
 """The systolic array behind AXI: AXI4-Lite registers for commands, AXI4-Stream for data.
 
-No output depends combinationally on an input, as AMBA AXI (IHI 0022, A3.2.1) asks: queues stand
-between the array's streams and the ports.
+No output depends combinationally on an input, as the AXI specification (Arm IHI 0022; memory,
+unverified) asks: queues stand between the array's streams and the ports.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ __all__ = [
 
 ADDRESS_BITS = 12  # a 4 KiB page of registers
 IDENTITY = 0x53595354  # "SYST"
-OKAY, SLVERR = 0, 2  # AXI responses (IHI 0022, A3.4.4)
+OKAY, SLVERR = 0, 2  # AXI responses (Arm IHI 0022; memory, unverified)
 
 
 class Register(NamedTuple):

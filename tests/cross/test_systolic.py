@@ -51,8 +51,10 @@ def schedule(rng: np.random.Generator, tiles: list[Tile]) -> dict[str, np.ndarra
 
 
 def integers(rng: np.random.Generator, bits: int, shape: tuple[int, int]) -> np.ndarray:
-    """Return random signed integers of `bits`, the extremes often among them."""
+    """Return random signed integers of `bits`, often extreme; at times all lowest: sums wrap."""
     low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    if rng.random() < 0.3:
+        return np.full(shape, low)
     values = rng.integers(low, high + 1, shape)
     return np.where(rng.random(shape) < 0.2, rng.choice([low, high], shape), values)
 

@@ -74,6 +74,15 @@ def test_a_row_is_set_then_accumulated_then_flushed():
     assert run(CFG, tiles, acts, weights).tolist() == [[30, -42]]
 
 
+def test_accumulated_sums_wrap():
+    cfg = SystolicConfig(rows=1, cols=1, a_bits=4, w_bits=4, acc_bits=8, acc_rows=1)
+    tiles = [Tile(dataflow="ws", m=1, k=1, accumulate=True, emit=step == 3) for step in range(4)]
+    sums = run(cfg, tiles, np.full((4, 1), -8), np.full((4, 1), -8))
+    assert sums.tolist() == [[wrapped(4 * 64, 8)]] == [[0]]
+    sums = run(cfg, tiles[1:], np.full((3, 1), -8), np.full((3, 1), -8))
+    assert sums.tolist() == [[wrapped(3 * 64, 8)]] == [[-64]]
+
+
 def test_flushing_leaves_the_stored_row():
     acts, weights = np.array([[1, 0, 0]] * 3), np.array([[1, 1]] * 3)
     tiles = [Tile(dataflow="ws", m=1, k=1, emit=False)]
