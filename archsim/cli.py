@@ -163,8 +163,8 @@ def _run_text(
     output: Path | None, as_json: bool,
 ) -> int:
     """Run the sentences of `text` through a real encoder."""
-    from archsim.report import text_table
     from archsim.text import run_text
+    from archsim.text_report import text_table
 
     if model is None:
         raise UserError("--text must come with --model, the folder of a real model")

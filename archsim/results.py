@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from archsim.trace import write_trace
 from machine.errors import UserError
 from machine.load import config_hash, resolved
 
-__all__ = ["SCHEMA_VERSION", "summary", "write_results"]
+__all__ = ["SCHEMA_VERSION", "summary", "write_directory", "write_results"]
 
 SCHEMA_VERSION = 1
 
@@ -73,7 +74,14 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def write_results(outcome: Outcome, directory: Path, *, force: bool = False) -> Path:
-    """Write the results of `outcome` into `directory` and return it.
+    """Write the results of `outcome` into `directory` and return it (`write_directory`)."""
+    return write_directory(directory, lambda at: _write_files(outcome, at), force=force)
+
+
+def write_directory(
+    directory: Path, write: Callable[[Path], None], *, force: bool = False
+) -> Path:
+    """Let `write` fill a new directory, give it the name `directory`, and return that.
 
     A directory that exists is replaced if it holds an earlier run's results, or with `force`;
     otherwise `UserError`. Nothing half-written is left behind.
@@ -87,7 +95,7 @@ def write_results(outcome: Outcome, directory: Path, *, force: bool = False) -> 
     except OSError as error:
         raise UserError(f"{directory}: --output must be writable: {error.strerror}") from None
     try:
-        _write_files(outcome, temporary)
+        write(temporary)
         os.chmod(temporary, 0o755)
         if directory.exists():
             shutil.rmtree(directory)
