@@ -35,21 +35,27 @@ CONSTANTS = RULE_START + COMMANDS + 1
 
 # State x of one channel. PICK_*: the next command, chosen ahead and kept until it is issued.
 # LEADER: the channel simulated in this one's place; MEMBERS: how many it stands for.
+# STEADY, if not 0: what the last full scan found still holds, and the pick is its (SCANNED) or is
+# the oldest hit, than which no other can be earlier (UNSCANNED). That is: all requests are of STEADY_KIND and hit rows
+# nobody else waits to see closed, but those to MISS_BANK, the oldest at MISS_INDEX (-1: none),
+# whose row command is legal from MISS_TIME; STEADY_DUE is when the next refresh is due.
 (
     NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, HEAD, COUNT, PASSED, TURN,
     BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS,
     PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_INDEX, SCAN,
-) = range(21)  # fmt: skip
+    STEADY, STEADY_KIND, STEADY_DUE, MISS_INDEX, MISS_BANK, MISS_TIME,
+) = range(27)  # fmt: skip
 # Counters; those from BUSY on are classes of cycles and sum to the total.
 (
     ACTIVATES, READS, WRITES, PRECHARGES, REFRESHED, HITS, MISSES, CONFLICTS, ACTIVE,
     BUSY, IDLE, REFRESH, ROW_MISS, TURNAROUND, LATE, SPACING,
-) = range(21, 37)  # fmt: skip
+) = range(27, 43)  # fmt: skip
 # Then a timer for each bank, group, rank and the channel: the earliest cycle of each command.
 # A row for each bank: the open one, or -1. SEEN for each bank: the last scan to meet it, and a
 # RD, a WR that hits it; then when the oldest queued request to another row than the open one
 # arrived, or NEVER. A rank: the last activates are a ring behind it.
-STATE = 37
+STATE = 43
+SCANNED, UNSCANNED = 1, 2
 RIVAL, SEEN_WIDTH = 3, 4
 DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
 # A request; the queue is a ring from HEAD, by age. OPENED: 0 its row was open, 1 it opened it,
@@ -195,33 +201,66 @@ def _consider(k, x, index, place):
 @njit(cache=True)
 def _pick(k, x):
     """Choose the next command of the channel and when it goes."""
-    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_KNOWN] = NEVER, BY_ROW, NEVER, 1
+    x[PICK_KNOWN] = 1
+    if not _pick_steady(k, x):
+        _pick_among_all(k, x)
+
+
+@njit(cache=True)
+def _pick_steady(k, x):
+    """Choose as `_pick_among_all` does where the oldest request is the best hit; else return 0."""
+    if not x[STEADY] or x[COUNT] == 0 or x[MISS_INDEX] == 0:
+        return False
+    kind = x[STEADY_KIND]
+    time = max(ready_at(k, x, kind, x[_place(k, x, 0) + Q_BANK]), x[NOW])
+    timer = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS + kind
+    if time > max(max(x[COLUMN_BUS], x[NOW]), x[timer]) or time >= x[STEADY_DUE]:
+        return False  # another hit may come before this one, or a refresh
+    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_INDEX] = time, BY_COLUMN, NEVER, 0
+    x[STEADY] = UNSCANNED
+    if x[MISS_INDEX] > 0:
+        miss = max(x[MISS_TIME], max(x[ROW_BUS], x[NOW]))
+        _offer(x, miss, BY_ROW, NEVER, x[MISS_INDEX])
+    return True
+
+
+@njit(cache=True)
+def _pick_among_all(k, x):
+    """Choose among refresh and all requests, and note whether they are steady."""
+    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL] = NEVER, BY_ROW, NEVER
     x[SCAN] += 1
-    scan = x[SCAN]
+    scan, due, miss, miss_bank = x[SCAN], NEVER, -1, -1
     if k[REFRESHES]:
         for rank in range(k[RANKS]):
             at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+            due = min(due, x[at + DUE])
             time = max(x[at + DUE], x[NOW])
-            if time > x[PICK_TIME]:
-                continue
             legal = ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
             _offer(x, max(legal, time), BY_REFRESH, NEVER, rank)
     place = k[AT_QUEUE] + x[HEAD] * Q_WIDTH
+    kind, steady = x[place + Q_KIND], SCANNED if k[SHORTCUTS] else 0
     for index in range(x[COUNT]):
         bank = x[place + Q_BANK]
         seen = k[AT_SEEN] + bank * SEEN_WIDTH
-        # Most requests follow an older one to the same bank: they have nothing to offer.
-        if x[seen] == scan:
-            hits = x[k[AT_ROW] + bank] == x[place + Q_ROW]
-            if not hits or x[seen + x[place + Q_KIND] - RD + 1] == scan:
-                place += Q_WIDTH
-                if place == k[AT_LANE]:
-                    place = k[AT_QUEUE]
-                continue
-        _consider(k, x, index, place)
+        if x[k[AT_ROW] + bank] == x[place + Q_ROW]:
+            if x[place + Q_KIND] != kind or x[seen + RIVAL] != NEVER:
+                steady = 0
+            follows = x[seen] == scan and x[seen + x[place + Q_KIND] - RD + 1] == scan
+        else:
+            if miss < 0:
+                miss, miss_bank = index, bank
+            elif bank != miss_bank:
+                steady = 0
+            follows = x[seen] == scan
+        if not follows:  # most requests follow an older one to the same bank: nothing to offer
+            _consider(k, x, index, place)
         place += Q_WIDTH
         if place == k[AT_LANE]:
             place = k[AT_QUEUE]
+    x[STEADY], x[STEADY_KIND], x[STEADY_DUE] = steady, kind, due
+    x[MISS_INDEX], x[MISS_BANK] = miss, miss_bank
+    if steady and miss >= 0:
+        x[MISS_TIME] = ready_at(k, x, ACT if x[k[AT_ROW] + miss_bank] < 0 else PRE, miss_bank)
 
 
 @njit(cache=True)
@@ -287,7 +326,13 @@ def _accept(k, x, now):
     x[place + Q_KIND], x[place + Q_MOVE] = x[at + L_KIND], x[at + L_MOVE]
     x[place + Q_ARRIVED], x[place + Q_OPENED] = now, 0
     rival = k[AT_SEEN] + bank * SEEN_WIDTH + RIVAL
-    if x[k[AT_ROW] + bank] != x[place + Q_ROW] and x[rival] == NEVER:
+    hits = x[k[AT_ROW] + bank] == x[place + Q_ROW]
+    if x[STEADY]:
+        alike = hits and x[place + Q_KIND] == x[STEADY_KIND] and x[rival] == NEVER
+        if x[COUNT] == 0 or not (alike or (not hits and bank == x[MISS_BANK])):
+            x[PICK_KNOWN] = x[PICK_KNOWN] and x[STEADY] == SCANNED
+            x[STEADY] = 0
+    if not hits and x[rival] == NEVER:
         x[rival] = now
         x[PICK_KNOWN] = 0  # the hits of its bank may now go first
     if x[COUNT] == 0:
@@ -296,7 +341,7 @@ def _accept(k, x, now):
     x[ACCEPT] = now + 1
     x[TURN] = port + 1 if port + 1 < k[PORTS] else 0
     x[at + L_BURST] = burst + 1
-    if x[PICK_KNOWN]:
+    if x[PICK_KNOWN] and x[STEADY] != UNSCANNED:
         _consider(k, x, x[COUNT] - 1, place)
     return port
 
@@ -354,6 +399,7 @@ def _serve(k, x, m, index, now):
             x[younger + field] = x[older + field]
     x[HEAD] = x[HEAD] + 1 if x[HEAD] + 1 < k[QUEUE] else 0
     x[COUNT] -= 1
+    x[MISS_INDEX] -= index < x[MISS_INDEX]
     x[PASSED] = x[PASSED] + 1 if index else 0
     x[ACCEPT] = max(x[ACCEPT], now + 1)
     m[i, M_FIRST] = min(m[i, M_FIRST], now + latency)
@@ -384,6 +430,7 @@ def _act(k, x, m, trace, now):
         at = k[AT_RANK] + index * (ACTS + k[ACT_WINDOW])
         command, bank = (PREA if x[at + OPEN] > 0 else REF), index << k[RANK_BITS]
         issue(k, x, command, bank, row, now)
+        x[STEADY] = 0
     else:
         place = _place(k, x, index)
         bank, row = x[place + Q_BANK], x[place + Q_ROW]
@@ -399,6 +446,7 @@ def _act(k, x, m, trace, now):
                 command, row = PRE, -1
                 x[place + Q_OPENED] = 2
             issue(k, x, command, bank, row, now)
+            x[STEADY] = 0
     if len(trace):
         n = trace[0, 0] + 1  # the first row holds how many follow
         trace[0, 0] = n
