@@ -11,7 +11,7 @@ from pathlib import Path
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from cocotbext.axi import (
     AxiLiteBus,
     AxiLiteMaster,
@@ -83,6 +83,34 @@ class Bench:
 def operands(rng: np.random.Generator, tiles: list[Tile]) -> tuple[np.ndarray, np.ndarray]:
     return (rng.integers(-128, 128, (sum(tile.act_beats for tile in tiles), CFG.rows)),
             rng.integers(-128, 128, (sum(tile.weight_beats for tile in tiles), CFG.cols)))
+
+
+@cocotb.test()
+async def no_output_depends_on_an_input_within_a_cycle(dut):
+    cocotb.start_soon(Clock(dut.aclk, 10, unit="ns").start())
+    rng = np.random.default_rng(5)
+    ports = {way: [dut[port["name"]] for port in FACTS["ports"]
+                   if port["direction"] == way and port["name"] not in ("aclk", "aresetn")]
+             for way in ("input", "output")}
+    dut.aresetn.value = 0
+    seen = set()
+    for cycle in range(400):
+        await RisingEdge(dut.aclk)
+        await ReadOnly()
+        before = [str(port.value) for port in ports["output"]]
+        await FallingEdge(dut.aclk)
+        dut.aresetn.value = int(cycle > 2)
+        for port in ports["input"]:
+            port.value = int(rng.integers(1 << min(len(port), 32)))
+        dut.s_axil_wstrb.value = 15
+        dut.s_axil_awaddr.value = int(rng.choice([OFFSET["COMMAND_HIGH"], OFFSET["PACKET"]]))
+        await ReadOnly()
+        assert [str(port.value) for port in ports["output"]] == before, cycle
+        seen.update(enumerate(before))
+    # Most outputs did change, so that there was something to see.
+    handshakes = [at for at, port in enumerate(ports["output"]) if len(port) == 1]
+    moved = [at for at in handshakes if (at, "0") in seen and (at, "1") in seen]
+    assert len(moved) >= len(handshakes) - 2
 
 
 @cocotb.test()

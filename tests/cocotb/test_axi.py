@@ -23,4 +23,4 @@ def test_wrapped_array_agrees_under_icarus(tmp_path, monkeypatch):
     results = runner.test(hdl_toplevel="systolic", test_module="axi_bench",
                           build_dir=tmp_path / "build", test_dir=tmp_path,
                           extra_env={"SYSTOLIC_JSON": str(record)})
-    assert get_results(results) == (8, 0)
+    assert get_results(results) == (9, 0)

@@ -26,6 +26,7 @@ CONFIGS = [
     SystolicConfig(rows=3, cols=4, acc_rows=0, a_bits=16, w_bits=16, acc_bits=64),
     SystolicConfig(rows=8, cols=8, acc_rows=20),
 ]
+LARGE = SystolicConfig(rows=12, cols=10, acc_rows=50, pe=DEEP)
 MATMULS = 100  # random matmuls on each configuration
 MIXES = 30  # random sequences of commands on each configuration
 
@@ -131,11 +132,9 @@ def compiled():
     return get
 
 
-@pytest.mark.cxxrtl
-@pytest.mark.parametrize("cfg", CONFIGS, ids=name_of)
-def test_matmuls_and_mixed_commands_with_random_stalls_on_all_streams(cfg, compiled):
-    simulation = compiled(cfg)
-    rng = np.random.default_rng([cfg.rows, cfg.cols])
+def check_random_cases(cfg: SystolicConfig, simulation: StreamSimulation, seed: int) -> None:
+    """Check random matmuls, whole, and then random sequences of commands."""
+    rng = np.random.default_rng([cfg.rows, cfg.cols, seed])
     for _ in range(MATMULS):
         m, n, k, dataflow = random_matmul(rng, cfg)
         a, w = integers(rng, cfg.a_bits, (m, k)), integers(rng, cfg.w_bits, (k, n))
@@ -148,6 +147,20 @@ def test_matmuls_and_mixed_commands_with_random_stalls_on_all_streams(cfg, compi
         acts = integers(rng, cfg.a_bits, (sum(t.act_beats for t in tiles), cfg.rows))
         weights = integers(rng, cfg.w_bits, (sum(t.weight_beats for t in tiles), cfg.cols))
         check(cfg, simulation, rng, tiles, acts, weights)
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("cfg", CONFIGS, ids=name_of)
+def test_matmuls_and_mixed_commands_with_random_stalls_on_all_streams(cfg, compiled):
+    check_random_cases(cfg, compiled(cfg), seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("cfg", [*CONFIGS, LARGE], ids=name_of)
+def test_many_more_cases_and_a_larger_array(cfg, compiled):
+    for seed in range(1, 11):
+        check_random_cases(cfg, compiled(cfg), seed)
 
 
 def test_at_least_a_thousand_random_matmuls_are_compared():
