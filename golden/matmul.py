@@ -7,7 +7,7 @@ import numpy as np
 
 from golden.exact import matmul, wrap
 from machine.errors import UserError
-from machine.formats import Format, Kind
+from machine.formats import FORMATS, Format, Kind
 
 __all__ = ["accumulate_float", "accumulate_groups", "accumulate_integers", "check_operands"]
 
@@ -84,12 +84,18 @@ def accumulate_groups(
 
 
 def _significant(fmt: Format) -> int:
-    """Return the significant bits of any value of an element format."""
+    """Return the significant bits of any value of `fmt`; those of a block, with its scale."""
+    if fmt.kind is Kind.BLOCK:
+        return _significant(FORMATS[fmt.element]) + _significant(FORMATS[fmt.scale])
+    if fmt.kind is Kind.POWER:
+        return 0
     return fmt.mantissa_bits + 1 if fmt.kind is Kind.FLOAT else fmt.bits
 
 
 def _in_range(a_format: Format, w_format: Format) -> bool:
-    """Return whether float32 has the exponents of all products of two element formats."""
+    """Return whether float32 has the exponents of all products of two formats."""
+    if Kind.BLOCK in (a_format.kind, w_format.kind):
+        return False
     return (a_format.largest * w_format.largest < 2.0**127
             and a_format.smallest * w_format.smallest >= 2.0**-126)
 

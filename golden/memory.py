@@ -2,17 +2,19 @@
 
 import numpy as np
 
+from golden import block_scaled
 from golden.convert import NATIVE, code_dtype, codes_of, values_of
 from golden.tiles import extent, gather_bits, offsets, positions, scatter_bits, strided
 from machine.control import Tile
 from machine.errors import must_be
 from machine.formats import FORMATS, Format, Kind, format_named
 from machine.opcodes import Rounding
-from machine.program import Space
+from machine.program import Layout, Space
 
 __all__ = ["LIMIT_BYTES", "Memory"]
 
 LIMIT_BYTES = 1 << 33  # a space that would grow beyond this is taken for a wrong address
+
 
 class Memory:
     """The bytes of every address space of every chip.
@@ -41,9 +43,12 @@ class Memory:
         """Return the exact values of `tile` on `chip`; `index` is the list of its gather.
 
         The array may be a view: the caller must not write to it. Raises `UserError` for an
-        address outside any memory and for a block format.
+        address outside any memory and for a block format that shares more than a scale.
         """
-        fmt = _element_format(tile)
+        fmt = _format(tile)
+        if fmt.kind is Kind.BLOCK:
+            codes = block_scaled.take(*self._blocks(chip, tile, fmt, index), fmt)
+            return block_scaled.values_of_blocks(codes, fmt)
         native = NATIVE.get(fmt.name)
         if native is None:
             return values_of(self._codes(chip, tile, fmt, index), fmt)
@@ -62,11 +67,18 @@ class Memory:
         rounding: Rounding = Rounding.NEAREST_EVEN,
         saturate: bool = True,
     ) -> None:
-        """Write `values`, of the tile's shape, converted to the tile's format (`codes_of`)."""
+        """Write `values`, of the tile's shape, converted to the tile's format.
+
+        Elements are converted by `codes_of`; to a block format, whole blocks are quantised.
+        """
         if values.shape != tile.shape:
             raise must_be(f"result for {tile.operand.name}", f"of shape {list(tile.shape)}",
                           list(values.shape))
-        fmt = _element_format(tile)
+        fmt = _format(tile)
+        if fmt.kind is Kind.BLOCK:
+            raw, base, numbers = self._blocks(chip, tile, fmt, index)
+            block_scaled.put(raw, base, numbers, block_scaled.quantised(values, numbers, fmt), fmt)
+            return
         codes = codes_of(values, fmt, rounding=rounding, saturate=saturate)
         if fmt.bits not in (8, 16, 32):
             raw, at = self._bit_numbers(chip, tile, fmt, index)
@@ -80,16 +92,20 @@ class Memory:
     def copy(self, chip: int, source: Tile, to: Tile, source_index: np.ndarray | None = None,
              to_index: np.ndarray | None = None) -> None:
         """Copy `source` to `to`, of one shape and format, bit for bit."""
-        fmt = _element_format(source)
-        codes = self._codes(chip, source, fmt, source_index)
+        fmt = _format(source)
+        if fmt.kind is Kind.BLOCK:
+            codes = block_scaled.take(*self._blocks(chip, source, fmt, source_index), fmt)
+            block_scaled.put(*self._blocks(chip, to, fmt, to_index), codes, fmt)
+            return
+        moved = self._codes(chip, source, fmt, source_index)
         if fmt.bits not in (8, 16, 32):
             raw, at = self._bit_numbers(chip, to, fmt, to_index)
-            scatter_bits(raw, at, codes, fmt.bits)
+            scatter_bits(raw, at, moved, fmt.bits)
         elif to_index is None:
-            self._view(chip, to, codes.dtype)[...] = codes
+            self._view(chip, to, moved.dtype)[...] = moved
         else:
-            flat, at = self._flat(chip, to, codes.dtype, to_index)
-            flat[at] = codes
+            flat, at = self._flat(chip, to, moved.dtype, to_index)
+            flat[at] = moved
 
     def _codes(self, chip: int, tile: Tile, fmt: Format, index: np.ndarray | None) -> np.ndarray:
         if fmt.bits not in (8, 16, 32):
@@ -126,6 +142,15 @@ class Memory:
         raw = self._grown(chip, tile, int(at.min()) >> 3, (int(at.max()) + fmt.bits + 7) >> 3)
         return raw, at
 
+    def _blocks(
+        self, chip: int, tile: Tile, fmt: Format, index: np.ndarray | None
+    ) -> tuple[np.ndarray, int, np.ndarray]:
+        """Return all bytes, the bit where element 0 of the tensor's blocks lies, and numbers."""
+        numbers = _element_offsets(tile, index)
+        low, high = block_scaled.span(fmt, numbers)
+        base = 8 * tile.address_bytes
+        return self._grown(chip, tile, (base + low) >> 3, (base + high + 7) >> 3), base, numbers
+
     def _grown(self, chip: int, tile: Tile, low: int, high: int) -> np.ndarray:
         """Return all bytes of the tile's space, at least `high` of them."""
         place = (chip, tile.operand.space)
@@ -147,12 +172,16 @@ class Memory:
         return wider
 
 
-def _element_format(tile: Tile) -> Format:
+def _format(tile: Tile) -> Format:
     fmt = FORMATS.get(tile.operand.format) or format_named(tile.operand.format,
                                                            where=tile.operand.name)
     if fmt.kind is Kind.BLOCK:
-        raise must_be(f"format of {tile.operand.name}", "an element format with a group",
-                      fmt.name)
+        if tile.operand.layout is not Layout.BLOCK_SCALED:
+            raise must_be(f"layout of {tile.operand.name}, being {fmt.name},", "block_scaled",
+                          tile.operand.layout.name.lower())
+        if not block_scaled.one_scale(fmt):
+            raise must_be(f"format of {tile.operand.name}",
+                          "one with nothing but a scale a block", fmt.name)
     return fmt
 
 

@@ -33,7 +33,7 @@ def _checked(symbol: Symbol, values: np.ndarray) -> np.ndarray:
         raise must_be(f"tensor {symbol.name}", f"of shape {list(symbol.shape)}",
                       list(values.shape))
     fmt = format_named(symbol.format, where=symbol.name)
-    if fmt.kind in (Kind.FLOAT, Kind.POWER):
+    if fmt.kind in (Kind.FLOAT, Kind.POWER, Kind.BLOCK):
         return values
     if fmt.kind is not Kind.INTEGER:
         return _exactly(symbol, values, fmt)
