@@ -4,6 +4,7 @@ Expected results are worked out here with numpy and plain Python, not with golde
 a machine can run the program, the simulator executes the same instructions as golden.
 """
 
+import re
 from dataclasses import replace
 from functools import cache
 from itertools import permutations
@@ -263,3 +264,17 @@ def test_pim_attention_runs_beside_the_projection_of_another_sub_batch(length):
         np.testing.assert_allclose(result.tensors["O"][head].astype(float), expected,
                                    rtol=4e-3, atol=4e-3)
     np.testing.assert_array_equal(result.tensors["C"], x @ w)
+
+
+@pytest.mark.parametrize("length", [0, 1, 13, 37])
+def test_example_of_the_instruction_set_page_multiplies_the_rows_asked_for(length):
+    page = (FOLDER.parents[1] / "docs" / "instruction-set.md").read_text()
+    program = parse(re.search(r"```text\n(program .*?)```", page, re.DOTALL)[1])
+    launch = Launch({"length": length})
+    check(program, launch, read_machine("tiny"))
+    rng = np.random.default_rng(11)
+    a, w = rng.integers(-128, 128, (37, 16)), rng.integers(-128, 128, (16, 8))
+    expected = a @ w
+    expected[length:] = 0
+    got = execute(program, {"A": a, "W": w}, launch).tensors["C"]
+    np.testing.assert_array_equal(got, expected)
