@@ -1,4 +1,4 @@
-"""docs/worked-example.md against golden: the numbers, the addresses, every token."""
+"""docs/worked-example.md against golden and the simulator: numbers, addresses, every token."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from archsim.engine import simulate
 from machine.assembly import parse
 from machine.control import Cursor
+from machine.load import read_machine
 from machine.opcodes import Opcode
 from machine.verify import check
 
@@ -94,3 +96,24 @@ def test_starting_counts_of_the_page_are_the_program_s():
 def test_the_verifier_accepts_it_and_counts_end_as_they_began(result):
     check(PROGRAM)
     assert table("step")[-1][-3:] == [str(token.initial) for token in PROGRAM.tokens]
+
+
+def test_simulator_keeps_each_queue_s_order_and_every_token(result):
+    timed = simulate(PROGRAM, read_machine("tiny"))
+    given = {token.name: [0] * token.initial for token in PROGRAM.tokens}
+    taken = {token.name: [] for token in PROGRAM.tokens}
+    for stream in PROGRAM.streams:
+        entries = timed.log.of(str(stream.queue))
+        rows = [row for row in table("step") if f"chip0.{row[1]}" == str(stream.queue)]
+        assert [(*map(str, entry.indices), "-")[:2] for entry in entries] == [
+            (row[3], row[4]) for row in rows]
+        for entry, row in zip(entries, rows, strict=True):
+            if row[5]:
+                taken[row[5]].append(entry.issue)
+            if row[6]:
+                given[row[6]].append(entry.completion)
+    for name, times in taken.items():
+        # Each token here has one giver and one taker: count c is taken after it was given.
+        for issue, completion in zip(sorted(times), sorted(given[name]), strict=False):
+            assert issue >= completion, name
+        assert len(times) <= len(given[name])
