@@ -143,7 +143,7 @@ def test_every_program_survives_the_text(programs, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(data=st.data())
 def test_many_programs_survive_the_text(programs, data):
     survives(data.draw(programs))
