@@ -68,7 +68,7 @@ def work_of(
                                        step.resolve(plan.operands["src"])))
             if plan.kind not in _UNITS or plan.opcode in (Opcode.READ, Opcode.NOP, Opcode.FENCE):
                 continue
-            for units, demand in planner.demands(plan, step, plan.units):
+            for units, demand in planner.demands(plan, step, plan.mask):
                 if demand is not None:
                     work[stream.queue.chip].add(plan.kind, plan.opcode, demand, len(units))
     return work

@@ -96,8 +96,15 @@ class Plan:
             for operand in self.operands.values() if operand.edges
             for tile, edge in zip(operand.shape, operand.edges, strict=True) if edge is not None
         ))
-        self.demands: dict[tuple[object, ...], Demand | None] = {}
+        self.demands: dict[tuple[int, ...], Demand | None] = {}
+        self._ranked: dict[int, tuple[tuple[int, int], ...]] = {}
         self._check(machine)
+
+    def ranked(self, mask: int) -> tuple[tuple[int, int], ...]:
+        """Return the (rank, unit) pairs of the instruction's units that are in `mask`."""
+        if mask not in self._ranked:
+            self._ranked[mask] = tuple(pair for pair in self.units if mask >> pair[1] & 1)
+        return self._ranked[mask]
 
     def sizes(self, step: Step, rank: int) -> tuple[int, ...]:
         """Return the sizes that the edge rules of all operands give; others never change."""
@@ -149,6 +156,8 @@ class Planner:
             Space.SCRATCHPAD: machine.scratchpad,
             Space.ACCUMULATOR: machine.accumulator,
         }
+        self._blocks: list[_Block] = []
+        self._numbers: dict[tuple[QueueKind, int], int] = {}
 
     def plans(self, stream: Stream) -> list[Plan]:
         """Return the plan of every instruction of `stream`."""
@@ -157,37 +166,46 @@ class Planner:
 
     def demand(self, plan: Plan, step: Step, rank: int, unit: int) -> Demand | None:
         """Return what `step` asks of `unit`, `rank`-th of its mask; None if a tile is empty."""
-        block = self._block(plan.kind, unit)
-        key: tuple[object, ...] = (id(block),)
-        if plan.sized:
-            key += plan.sizes(step, rank)
+        number = self._number(plan.kind, unit)
+        key = (number, *plan.sizes(step, rank)) if plan.sized else (number,)
         if key not in plan.demands:
             tiles = {role: step.resolve(o, rank) for role, o in plan.operands.items()}
             empty = any(0 in tile.shape for tile in tiles.values())
-            plan.demands[key] = None if empty else self._make(plan, tiles, block)
+            plan.demands[key] = None if empty else self._make(plan, tiles, self._blocks[number])
         return plan.demands[key]
 
     def demands(
-        self, plan: Plan, step: Step, ranked: Sequence[tuple[int, int]]
+        self, plan: Plan, step: Step, mask: int
     ) -> list[tuple[tuple[int, ...], Demand | None]]:
-        """Return what `step` asks of the (rank, unit) pairs `ranked`, equal units together.
+        """Return what `step` asks of its units in `mask`, equal units together.
 
         A tile's size falls or rises with the rank, so equal units of one block stay equal if the
         first and the last are.
         """
-        asked = self.demand(plan, step, *ranked[0])
-        block = self._block(plan.kind, ranked[0][1])
-        alike = len(ranked) == 1 or (
-            block is self._block(plan.kind, ranked[-1][1])
-            and (not plan.by_rank or asked is self.demand(plan, step, *ranked[-1]))
-        )
-        if alike:
+        ranked = plan.ranked(mask)
+        first, last = ranked[0], ranked[-1]
+        asked = self.demand(plan, step, *first)
+        if len(ranked) == 1 or (
+            self._number(plan.kind, first[1]) == self._number(plan.kind, last[1])
+            and (not plan.by_rank or asked is self.demand(plan, step, *last))
+        ):
             return [(tuple(unit for _, unit in ranked), asked)]
         groups: dict[int, tuple[list[int], Demand | None]] = {}
         for rank, unit in ranked:
             one = self.demand(plan, step, rank, unit)
             groups.setdefault(id(one), ([], one))[0].append(unit)
         return [(tuple(members), one) for members, one in groups.values()]
+
+    def _number(self, kind: QueueKind, unit: int) -> int:
+        """Return the number of the block that describes a unit, into `_blocks`."""
+        number = self._numbers.get((kind, unit))
+        if number is None:
+            block = self._block(kind, unit)
+            known = [i for i, one in enumerate(self._blocks) if one is block]
+            number = self._numbers[kind, unit] = known[0] if known else len(self._blocks)
+            if not known:
+                self._blocks.append(block)
+        return number
 
     def _block(self, kind: QueueKind, unit: int) -> _Block:
         machine = self._machine

@@ -196,9 +196,7 @@ class Engine:
 
     def _is_local(self, stream: Stream, plan: Plan) -> bool:
         """Whether starting `plan` touches nothing that another queue can see."""
-        if plan.kind in (QueueKind.ARRAY, QueueKind.VECTOR) and plan.opcode is not Opcode.READ:
-            return all(lane.private for lane in stream.lanes)
-        return plan.opcode is Opcode.NOP
+        return (stream.private and plan.opcode is not Opcode.READ) or plan.opcode is Opcode.NOP
 
     def _take(self, stream: Stream, plan: Plan, step: Step, now: int) -> bool:
         """Take the tokens of the head and log its issue; False if they are not there."""
@@ -315,8 +313,7 @@ class Engine:
         """Return the lanes of the head's units with what each is asked; None where it is empty."""
         shares: list[tuple[Lane, Demand | None]] = []
         for lane in list(stream.driven(plan.mask)):
-            ranked = [pair for pair in plan.units if lane.mask >> pair[1] & 1]
-            (_, asked), *others = self.planner.demands(plan, step, ranked)
+            (_, asked), *others = self.planner.demands(plan, step, lane.mask)
             for members, other in others:
                 shares.append((stream.part(lane, members), other))
             shares.append((lane, asked))

@@ -36,6 +36,7 @@ class Stream:
         self.open = 0  # instructions whose completion is not known yet
         self.done = 0  # the latest completion known
         self.lanes: list[Lane] = []
+        self.private = False  # no other queue sees what its units do
         self.marks: list[tuple[int, str]] = [(0, "control")]
 
     def mark(self, tick: int, name: str) -> None:
@@ -71,6 +72,8 @@ class Stream:
                 self.lanes.append(lane)
         for members in together.values():
             self.lanes.append(Lane(kind, tuple(members), ports.routes(kind, members[0])))
+        self.private = kind in (QueueKind.ARRAY, QueueKind.VECTOR) and all(
+            lane.private for lane in self.lanes)
 
     def driven(self, mask: int) -> Iterator[Lane]:
         """Yield the lanes of the units in `mask`, parting those that are only partly in it."""
