@@ -5,6 +5,8 @@ All of them live in this file and are given the machine's constants, because num
 not see an edit of another file. They work on three arrays of int64, whose places have names:
 
 ``k``, the machine's constants; ``x``, one channel's whole state, in one row; ``m``, the transfers.
+Functions on the way of every burst are inlined: a call counts references of its arrays, which
+costs more than most of them do.
 """
 
 import numpy as np
@@ -36,9 +38,10 @@ CONSTANTS = RULE_START + COMMANDS + 1
 # State x of one channel. PICK_*: the next command, chosen ahead and kept until it is issued.
 # LEADER: the channel simulated in this one's place; MEMBERS: how many it stands for.
 # STEADY, if not 0: what the last full scan found still holds, and the pick is its (SCANNED) or is
-# the oldest hit, than which no other can be earlier (UNSCANNED). That is: all requests are of STEADY_KIND and hit rows
-# nobody else waits to see closed, but those to MISS_BANK, the oldest at MISS_INDEX (-1: none),
-# whose row command is legal from MISS_TIME; STEADY_DUE is when the next refresh is due.
+# the oldest hit, than which no other can be earlier (UNSCANNED). That is: all requests are of
+# STEADY_KIND and hit rows nobody else waits to see closed, but those to MISS_BANK, the oldest at
+# MISS_INDEX (-1: none), whose row command is legal from MISS_TIME; STEADY_DUE is when the next
+# refresh is due.
 (
     NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, HEAD, COUNT, PASSED, TURN,
     BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS,
@@ -84,7 +87,7 @@ def ready_at(k, x, command, bank):
     return max(t, x[COLUMN_BUS] if command >= RD else x[ROW_BUS])
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _start_timers(k, x, command, bank, now):
     """Apply every rule that counts from `command`."""
     rank = bank >> k[RANK_BITS]
@@ -206,7 +209,7 @@ def _pick(k, x):
         _pick_among_all(k, x)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _pick_steady(k, x):
     """Choose as `_pick_among_all` does where the oldest request is the best hit; else return 0."""
     if not x[STEADY] or x[COUNT] == 0 or x[MISS_INDEX] == 0:
@@ -281,7 +284,7 @@ def _bounds(k, move, listed, piece):
     return base >> k[BURST_BITS], last + 1, kind
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _refill(k, x, m, listed, started, channel, port):
     """Move an empty lane on to the port's next piece with a burst in this channel, if any."""
     at = k[AT_LANE] + port * L_WIDTH
@@ -297,7 +300,7 @@ def _refill(k, x, m, listed, started, channel, port):
         x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, m[i, M_SINCE]
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _arrival(k, x):
     """Return when the next request enters the queue: one a cycle, while there is room."""
     best = NEVER
@@ -308,7 +311,7 @@ def _arrival(k, x):
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _accept(k, x, now):
     """Take one request from the ports, round-robin; return the port it came from."""
     port = x[TURN]
@@ -356,7 +359,7 @@ def _until(x, place, at, bound, kind):
     return place + cycles
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _account(k, x, place, now, latency):
     """Give every cycle the data bus stood still before this burst to a class.
 
@@ -382,7 +385,7 @@ def _account(k, x, place, now, latency):
     x[LAST_KIND], x[LAST_RANK] = kind, rank
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _serve(k, x, m, index, now):
     """Issue the column command of a request and let it go; return when its transfer is done."""
     place = _place(k, x, index)
@@ -420,7 +423,7 @@ def _find_rival(k, x, bank, row):
     x[k[AT_SEEN] + bank * SEEN_WIDTH + RIVAL] = rival
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _act(k, x, m, trace, now):
     """Issue the picked command; return when a transfer that ends with it is done, or NEVER."""
     group, index = x[PICK_CLASS], x[PICK_INDEX]

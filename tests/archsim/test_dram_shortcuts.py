@@ -77,12 +77,30 @@ def history(memory, channels):
     return [memory.counters(channel) for channel in range(channels)]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_channels_simulated_once_end_as_channels_simulated_alone(seed):
-    together, done = work(HBM2, seed)
-    alone, expected = work(HBM2, seed, shortcuts=False)
+VARIANTS = {
+    "hbm2": HBM2,
+    "two buses, short queue": replace(HBM2, command_bus="row+column", queue_entries=8),
+    "in order, other map": replace(HBM2, mapping="rocorabgbach", overtakes_max=0),
+    "ddr4": preset("ddr4-2400r", channels=4, ranks=2, overtakes_max=5),
+    "ddr4 without refresh": preset("ddr4-2400r", channels=2, refresh="off", queue_entries=64),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("seed", range(2))
+def test_shortcuts_change_no_completion_and_no_count(name, seed):
+    cfg = VARIANTS[name]
+    short, done = work(cfg, seed)
+    full, expected = work(cfg, seed, shortcuts=False)
     assert done == expected
-    assert history(together, 8) == history(alone, 8)
+    assert history(short, cfg.channels) == history(full, cfg.channels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("seed", range(2, 20))
+def test_shortcuts_change_nothing_in_many_more_runs(name, seed):
+    test_shortcuts_change_no_completion_and_no_count(name, seed)
 
 
 def test_recording_changes_nothing():
