@@ -4,7 +4,8 @@ No output depends combinationally on an input, as the AXI specification (Arm IHI
 unverified) asks: queues stand between the array's streams and the ports.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from amaranth.hdl import ClockDomain, ClockSignal, Const, Module, Mux, ResetSignal, Signal
 from amaranth.lib import stream, wiring
@@ -65,8 +66,13 @@ READ = {  # the read channels
 }
 
 
-def _joined(members: dict, outer: wiring.Component, inner: wiring.Component, prefix: str = ""):
-    """Return the assignments that make `inner`'s `members` those of `outer` with `prefix`."""
+def _joined(
+    members: dict[str, wiring.Member],
+    outer: wiring.Component,
+    inner: wiring.Component,
+    prefix: str = "",
+) -> Iterator[Any]:
+    """Yield the assignments that make `inner`'s `members` those of `outer` with `prefix`."""
     for name, member in members.items():
         ours, theirs = getattr(outer, prefix + name), getattr(inner, name)
         yield theirs.eq(ours) if member.flow is In else ours.eq(theirs)

@@ -4,7 +4,7 @@ Two commands are in work: the loader's, whose weights enter, and the runner's, w
 do. Rows of sums are booked as slots, one a step.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,7 +28,7 @@ def slot_layout(cfg: SystolicConfig) -> data.StructLayout:
     })
 
 
-def _is_os(cfg: SystolicConfig, command: data.View):
+def _is_os(cfg: SystolicConfig, command: data.View) -> Value:
     """Return whether `command` is output-stationary: a constant if all are alike."""
     return command.dataflow if len(cfg.dataflows) == 2 else Const("os" in cfg.dataflows, 1)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.sim import SimulatorContext
 
 __all__ = ["PairQueue", "collect", "drive"]
 
@@ -55,7 +56,12 @@ class PairQueue(wiring.Component):
         return m
 
 
-async def drive(ctx, port, payloads: Sequence[int], valid_from: Sequence[int]) -> list[int]:
+async def drive(
+    ctx: SimulatorContext,
+    port: stream.Interface,
+    payloads: Sequence[int],
+    valid_from: Sequence[int],
+) -> list[int]:
     """Send `payloads` into the stream `port`; payload j is offered from cycle ``valid_from[j]``.
 
     Runs as a testbench from cycle 0 and returns the cycle of each transfer.
@@ -76,7 +82,9 @@ async def drive(ctx, port, payloads: Sequence[int], valid_from: Sequence[int]) -
     return cycles
 
 
-async def collect(ctx, port, ready_from: Sequence[int]) -> tuple[list[int], list[int]]:
+async def collect(
+    ctx: SimulatorContext, port: stream.Interface, ready_from: Sequence[int]
+) -> tuple[list[int], list[int]]:
     """Take a payload per entry of `ready_from` from the stream `port`, the j-th from that cycle on.
 
     Runs as a testbench from cycle 0 and returns the payloads and the cycle of each transfer.

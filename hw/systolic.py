@@ -8,7 +8,17 @@ All waves (activations, weights, weight exchange, sums) run at one row and one c
 things that enter in order never meet inside: the sequencer's rules at the entry are the only ones.
 """
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal
+from amaranth.hdl import (
+    Cat,
+    ClockSignal,
+    Const,
+    Elaboratable,
+    Instance,
+    Module,
+    Mux,
+    ResetSignal,
+    Signal,
+)
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,7 +31,9 @@ from machine.systolic import COMMAND_BITS, SystolicConfig
 __all__ = ["Collector", "Column", "Grid", "Systolic"]
 
 
-def _body(component: type[IntMac] | type["Column"], cfg: SystolicConfig, library: str | None):
+def _body(
+    component: type[IntMac] | type["Column"], cfg: SystolicConfig, library: str | None
+) -> tuple[wiring.PureInterface, Elaboratable]:
     """Return ports and elaboratable of a `component` of `cfg`.
 
     Without `library` they are the component itself; with it, an instance of the Verilog module

@@ -21,6 +21,7 @@ from machine.pe import PeConfig
 __all__ = [
     "COMMAND_BITS",
     "COMMAND_FIELDS",
+    "FIDELITIES",
     "MAX_LENGTH",
     "Dataflow",
     "MatmulCycles",
@@ -47,6 +48,9 @@ COMMAND_FIELDS = (
 )
 MAX_LENGTH = 1 << 16  # longest m or k of one command
 
+# Timing options: ours, equal to the RTL's; SCALE-Sim's serial folds (``archsim.scalesim``).
+FIDELITIES: tuple[Fidelity, ...] = ("rtl", "peer:scale-sim")
+
 
 @config
 class SystolicConfig:
@@ -64,7 +68,7 @@ class SystolicConfig:
     dataflows: tuple[Dataflow, ...] = ("os", "ws")  # what a command may select
     pe: PeConfig = Field(default_factory=PeConfig)
     clock: str = "core"  # clock domain
-    fidelity: Fidelity = "rtl"  # timing option
+    fidelity: Fidelity = "rtl"  # timing option, one of `FIDELITIES`
 
     def __post_init__(self) -> None:
         for name in ("count", "rows", "cols"):
@@ -78,6 +82,8 @@ class SystolicConfig:
         flows = self.dataflows
         require(len(flows) > 0 and len(set(flows)) == len(flows), "dataflows",
                 "one or more different ones of 'os', 'ws'", flows)
+        require(self.fidelity in FIDELITIES, "fidelity", f"one of {', '.join(FIDELITIES)}",
+                self.fidelity)
         least = self.a_bits + self.w_bits + (self.rows - 1).bit_length()
         require(least <= self.acc_bits <= 64, "acc_bits",
                 f"from {least} (for {self.rows} products of {self.a_bits} by {self.w_bits} bits) "

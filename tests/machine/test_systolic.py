@@ -40,6 +40,7 @@ def fails(call, sentence: str) -> None:
     ({"acc_bits": 65},
      "acc_bits must be from 19 (for 8 products of 8 by 8 bits) to 64, not 65"),
     ({"dataflows": ()}, "dataflows must be one or more different ones of 'os', 'ws', not ()"),
+    ({"fidelity": "exact"}, "fidelity must be one of rtl, peer:scale-sim, not 'exact'"),
     ({"dataflows": ("os", "os")},
      "dataflows must be one or more different ones of 'os', 'ws', not ('os', 'os')"),
 ])
