@@ -35,7 +35,8 @@ def read_machine(name: str | Path, overrides: Iterable[str] = ()) -> Machine:
             raise unknown("machine", str(name), preset_names())
         path = PRESETS / f"{name}.toml"
     table = _parse(path)
-    parts, others = [], []
+    parts: list[str] = []
+    others: list[str] = []
     for override in overrides:
         (parts if override.partition("=")[0].endswith(".preset") else others).append(override)
     for override in parts:
