@@ -39,6 +39,7 @@ class MemoryClock:
         self._waiting: dict[int, tuple[Callable[[int], None], int]] = {}  # tag -> (whom, left)
         self._whole: dict[int, int] = {}  # tag of a part of a transfer -> tag of the whole
         self._earliest: dict[int, int] = {}  # tag of a part -> a cycle it does not end before
+        self._soonest: int | None = None  # the least of them
         self._port_end = [0] * ports  # all bytes of the port at the peak rate
         self._number = 0
 
@@ -66,12 +67,11 @@ class MemoryClock:
             self._earliest[self._number] = max(
                 first + moved // self._rate, self._port_end[port] - self._queued)
             self._number += 1
+        self._soonest = min(self._earliest.values())
 
     def next_event(self) -> int | None:
         """Return a tick before which no transfer ends; None if none is under way."""
-        if not self._earliest:
-            return None
-        return max(self.memory.now, min(self._earliest.values())) * self.period
+        return None if self._soonest is None else self._soonest * self.period
 
     def advance(self, until: int, at: At) -> bool:
         """Go on to `until`, or to the first transfer that ends; return whether one did."""
@@ -84,6 +84,8 @@ class MemoryClock:
                 self._waiting[whole] = (done, left - 1)
             else:
                 at(completion.done_cycle * self.period, done)
+        if ended:
+            self._soonest = min(self._earliest.values(), default=None)
         return bool(ended)
 
 

@@ -171,7 +171,7 @@ class Engine:
             step = stream.head
             assert step is not None
             plan = stream.plans[step.pc]
-            if stream.time > now and (plan.waits or not self._is_local(stream, plan)):
+            if stream.time > now and (plan.waits or not self._runs_ahead(stream, plan)):
                 self._resume(stream, stream.time)
                 return
             if stream.issued < 0 and not self._take(stream, plan, step, now):
@@ -194,9 +194,15 @@ class Engine:
             stream.mark(stream.time, "control")
             stream.time += self._control
 
-    def _is_local(self, stream: Stream, plan: Plan) -> bool:
-        """Whether starting `plan` touches nothing that another queue can see."""
-        return (stream.private and plan.opcode is not Opcode.READ) or plan.opcode is Opcode.NOP
+    def _runs_ahead(self, stream: Stream, plan: Plan) -> bool:
+        """Whether `plan`, once issued, may be started now for a later tick.
+
+        Units with ports of their own are seen by no other queue, and a DMA engine only by events
+        it makes itself.
+        """
+        if plan.opcode is Opcode.READ:
+            return False
+        return stream.private or plan.kind is QueueKind.DMA or plan.opcode is Opcode.NOP
 
     def _take(self, stream: Stream, plan: Plan, step: Step, now: int) -> bool:
         """Take the tokens of the head and log its issue; False if they are not there."""
@@ -289,11 +295,10 @@ class Engine:
                 return False
             start = max(start, free)
         stream.mark(stream.issued + self._issue, "unused")
-        if not self._is_local(stream, plan):
-            if start > now:
-                self._resume(stream, start)
-                return False
-            start = now
+        if start > now and not self._runs_ahead(stream, plan):
+            self._resume(stream, start)
+            return False
+        start = max(start, now)
         self.log.start[stream.row] = start
         work = [(lane, demand) for lane, demand in shares if demand is not None]
         flight = Flight(stream, plan, stream.row, len(work))
@@ -334,7 +339,7 @@ class Engine:
         return None if lane.pending else lane.accepts(plan.opcode)
 
     def _start_part(self, part: Part, step: Step, start: int) -> None:
-        """Start one lane's share at `start`; that is now, unless the lane is private."""
+        """Start one lane's share at `start`; that is now, unless the queue runs ahead."""
         lane, demand, plan = part.lane, part.demand, part.flight.plan
         chip = part.flight.stream.queue.chip
         self.work[chip].add(plan.kind, plan.opcode, demand, len(lane.units))
