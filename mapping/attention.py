@@ -1,7 +1,8 @@
 """The attention kernel: softmax(q k^T) v, a group of heads and a block of queries at a time.
 
 Loop levels: 0 layer, 1 request, 2 group of key heads (one an array unit), 3 block of queries,
-4 block of keys. Scores of a block of queries stay on chip for all keys.
+4 block of keys. Scores of a block of queries stand in the accumulator for all keys, where the
+vector units turn them into probabilities.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from machine.formats import format_named
 from machine.opcodes import Alu, Dataflow, Mode, Opcode
 from machine.program import UNIT_LEVEL, Edge, Space
 from machine.vector import Mask, ScaleRule, VectorOp
-from mapping.fit import DoesNotFit, Unfit
+from mapping.builder import fp32_bits
+from mapping.fit import Unfit, buffer_too_small
 from mapping.plan import Plan, Rows, Tensor
 
 __all__ = ["AttentionKernel", "write_attention"]
@@ -63,14 +65,10 @@ def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
     with (plan.loop(k.batch), plan.loop(-(-k.kv_heads // blocks.heads)),
           plan.loop(-(-k.queries.most // blocks.queries))):
         side = _load_queries(plan, k, blocks)
-        plan.rings["a"].step(plan.array)
-        plan.array.wait(plan.rings["a"].take_full())
         if side:
             s.step(plan.vector)
             plan.vector.wait(s.take_full())
-        with plan.loop(-(-k.keys.most // blocks.keys), plan.weights, plan.array, plan.vector):
-            _scores(plan, k, blocks, side)
-        plan.array.fence(plan.rings["a"].give_free())
+        _scores(plan, k, blocks)
         _softmax(plan, k, blocks, side)
         _weighted_sum(plan, k, blocks)
         _save(plan, k, blocks)
@@ -79,35 +77,46 @@ def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
 
 def _find_blocks(plan: Plan, k: AttentionKernel) -> _Blocks:
     """Return the largest blocks that fit; heads first, then queries, then keys."""
-    slots, group = plan.slots, k.heads // k.kv_heads
     heads = min(plan.arrays, k.kv_heads)
     while heads % -(-heads // plan.vectors):
         heads -= 1
     length = -(-k.keys.most // 16) * 16
-    p_bytes = format_named(_p_format(k)).bits // 8
     while heads >= 1:
-        row = heads * group
-        keys = slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16
-        bounds = [
-            (plan.scratch_bytes - 256) // (row * (4 * length + 8)),
-            plan.rings["p"].slot_bytes // (row * length * p_bytes),
-            (slots.activations - 256) // (row * k.head_dim * _bytes(k.q)),
-            slots.outputs // (row * k.head_dim * _bytes(k.out)),
-        ]
-        side = 2 * (heads * 4 * length + 64) + 64
-        if min(bounds) >= 1 and keys >= 16 and side + row * 4 * min(bounds) <= slots.side:
-            keys = min(keys, length)
-            queries = min(min(bounds), k.queries.most)
-            while row * queries * max(keys, k.head_dim) * 4 > slots.accumulator:
-                keys //= 2
-            if keys >= 1:
-                return _Blocks(heads, queries, keys, length)
+        keys = min(length, plan.slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16)
+        queries = min(k.queries.most, *(
+            (bound - fixed) // row for fixed, row, bound in _needs(plan, k, heads, length).values()
+        ))
+        if keys >= 16 and queries >= 1:
+            return _Blocks(heads, queries, keys, length)
         heads //= 2
-    size = plan.machine.scratchpad.bytes
-    need = group * (4 * length + 8) + 256
-    wanted = max(-(-size * need // plan.scratch_bytes), size + 1)
-    raise Unfit(DoesNotFit(f"{k.name}, one row of scores", "scratchpad.bytes", wanted, size,
-                           "bytes", (f"--set scratchpad.bytes={wanted}", "fewer keys (--kv)")))
+    raise _too_long(plan, k, length)
+
+
+def _needs(
+    plan: Plan, k: AttentionKernel, heads: int, length: int
+) -> dict[str, tuple[int, int, int]]:
+    """Return by region the bytes of any block, those more for each query, and the slot's."""
+    slots, rows = plan.slots, heads * (k.heads // k.kv_heads)
+    scales = 2 * (heads * 4 * length + 64) + 64 if k.q_scale is not None else 0
+    p_bytes = format_named(_p_format(k)).bits // 8
+    return {
+        "accumulator": (0, rows * 4 * max(length, k.head_dim), slots.accumulator),
+        "probabilities": (64, rows * (length * p_bytes + 4), slots.probabilities),
+        "queries": (0, rows * k.head_dim * _bytes(k.q), slots.activations),
+        "outputs": (0, rows * k.head_dim * _bytes(k.out), slots.outputs),
+        "scales": (scales, rows * 4, slots.side),
+    }
+
+
+def _too_long(plan: Plan, k: AttentionKernel, length: int) -> Unfit:
+    """Return what to raise: the region that one query of one key head exceeds the most."""
+    demands = {name: (fixed + row, bound)
+               for name, (fixed, row, bound) in _needs(plan, k, 1, length).items()}
+    demands["keys"] = (16 * k.head_dim * _bytes(k.k), plan.slots.weights)
+    region, (demand, bound) = max(demands.items(), key=lambda item: item[1][0] / item[1][1])
+    buffer = "accumulator" if region == "accumulator" else "scratchpad"
+    return buffer_too_small(f"{k.name}, one row of scores ({region})", plan.machine, buffer,
+                            demand, bound, "fewer keys (--kv)")
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -177,48 +186,50 @@ class _Views:
         """Sums are INT32 for codes, FP32 otherwise."""
         return "int32" if self.k.q_scale is not None else "float32"
 
-    def matmul(self, a: tuple[str, int, int, str], w: str, contract: Edge | None, out: int,
-               out_edge: Edge | None, depth: int) -> dict[str, int]:
+    def matmul(self, a: tuple[str, int, int, str], w: str, contract: Edge | None,
+               out: tuple[int, int, int, Edge | None], depth: int) -> dict[str, int]:
         """Return the operands of a MATMUL of one key head a unit.
 
-        `a` is (ring, row length, element step a chunk of keys, format); `w` is "k" or "v".
+        `a` is (ring, row length, element step a chunk of keys, format); `w` is "k" or "v"; `out`
+        is (columns, row length, element step a chunk of keys, edge of the columns).
         """
         plan, n, b, array = self.plan, self.n, self.plan.builder, self.plan.array
         ring, length, chunk, form = a
+        columns, sums, sum_chunk, out_edge = out
         rows = plan.edge(array, self.k.queries, (3, n.queries))
         mine = Edge(self.k.heads, ((2, n.heads * self.group), (UNIT_LEVEL, self.group)))
-        head = self.group * n.queries * length
-        step = self.group * n.queries * out
-        cached = self.k.k if w == "k" else self.k.v
-        d = self.k.head_dim
+        block = self.group * n.queries
+        cached, d = self.k.k if w == "k" else self.k.v, self.k.head_dim
         return {
             "a": b.operand(f"{self.k.name}.{w}.a", Space.SCRATCHPAD,
                            plan.rings[ring].address_bytes, (self.group, n.queries, depth), form,
                            strides=(n.queries * length, length, 1),
                            base=plan.rings[ring].slot(array),
-                           loops=((UNIT_LEVEL, head), (4, chunk)), edges=(mine, rows, contract)),
+                           loops=((UNIT_LEVEL, block * length), (4, chunk)),
+                           edges=(mine, rows, contract)),
             "w": b.operand(f"{self.k.name}.{w}.w", Space.SCRATCHPAD,
-                           plan.rings["w"].address_bytes, (depth, out), cached.symbol.format,
+                           plan.rings["w"].address_bytes, (depth, columns), cached.symbol.format,
                            strides=(1, d) if w == "k" else (d, 1),
                            base=plan.rings["w"].slot(array),
                            loops=((UNIT_LEVEL, n.keys * d),), edges=(contract, out_edge)),
             "acc": b.operand(f"{self.k.name}.{w}.sum", Space.ACCUMULATOR,
-                             plan.rings["acc"].address_bytes, (self.group, n.queries, out),
-                             self.acc_format, strides=(n.queries * out, out, 1),
-                             base=plan.rings["acc"].slot(array), loops=((UNIT_LEVEL, step),),
+                             plan.rings["acc"].address_bytes, (self.group, n.queries, columns),
+                             self.acc_format, strides=(n.queries * sums, sums, 1),
+                             base=plan.rings["acc"].slot(array),
+                             loops=((UNIT_LEVEL, block * sums), (4, sum_chunk)),
                              edges=(mine, rows, out_edge)),
         }
 
     def vector(self, name: str, space: Space, address: int, base: int | None, form: str,
-               length: int, width: int, edge: Edge | None, *, chunk: int = 0) -> int:
-        """Return a tile [heads, group, queries, width] of rows laid out `length` apart."""
+               length: int, edge: Edge | None) -> int:
+        """Return a tile [heads, group, queries, length] of dense rows."""
         plan, n = self.plan, self.n
         mine = -(-n.heads // plan.vectors)
         head = self.group * n.queries * length
         return plan.builder.operand(
-            f"{self.k.name}.{name}", space, address, (mine, self.group, n.queries, width), form,
+            f"{self.k.name}.{name}", space, address, (mine, self.group, n.queries, length), form,
             strides=(head, n.queries * length, length, 1), base=base,
-            loops=((UNIT_LEVEL, mine * head), (4, chunk)), edges=(*self._leading(), edge))
+            loops=((UNIT_LEVEL, mine * head),), edges=(*self._leading(), edge))
 
     def scale(self, name: str, address: int, base: int | None, *, row: int = 1,
               trailing: bool = False) -> int:
@@ -233,15 +244,15 @@ class _Views:
             base=base, loops=((UNIT_LEVEL, mine * head),),
             edges=(*self._leading(), *((None,) if trailing else ())))
 
-    def columns(self, name: str, place: int, width: int, edge: Edge, *, chunk: int = 0) -> int:
-        """Return the FP32 scale of each key, [heads, 1, 1, width]."""
+    def columns(self, name: str, place: int, edge: Edge) -> int:
+        """Return the FP32 scale of each key, [heads, 1, 1, length]."""
         plan, n = self.plan, self.n
         mine = -(-n.heads // plan.vectors)
         ring = plan.rings["s"]
         return plan.builder.operand(
             f"{self.k.name}.{name}", Space.SCRATCHPAD, ring.address_bytes + place,
-            (mine, 1, 1, width), "float32", strides=(n.length, n.length, n.length, 1),
-            base=ring.slot(plan.vector), loops=((UNIT_LEVEL, mine * n.length), (4, chunk)),
+            (mine, 1, 1, n.length), "float32", strides=(n.length, n.length, n.length, 1),
+            base=ring.slot(plan.vector), loops=((UNIT_LEVEL, mine * n.length),),
             edges=(self._leading()[0], None, None, edge))
 
     def _leading(self) -> tuple[Edge | None, ...]:
@@ -263,70 +274,78 @@ def _flow(plan: Plan) -> int:
     return Dataflow[plan.machine.array_of(0).dataflows[-1].upper()]
 
 
-def _scores(plan: Plan, k: AttentionKernel, n: _Blocks, side: dict[str, int]) -> None:
-    """Multiply a block of queries by a chunk of keys, and scale the sums into the scratch."""
-    views, w, acc, s = _Views(plan, k, n), plan.rings["w"], plan.rings["acc"], plan.rings["s"]
-    _load_cached(plan, k, n, "k", k.k)
-    w.step(plan.array)
-    acc.step(plan.array)
-    plan.array.wait(acc.take_free())
-    keys = plan.edge(plan.array, k.keys, (4, n.keys))
-    plan.array.op(
-        Opcode.MATMUL, mask=_array_mask(n), waits=(w.take_full(),),
-        signals=(w.give_free(), acc.give_full()),
-        operands=views.matmul(("a", k.head_dim, 0, k.q.symbol.format), "k", None, n.keys, keys,
-                              k.head_dim),
-        fields={"dataflow": _flow(plan), "mode": Mode.SET})
-    acc.step(plan.vector)
-    keys = plan.edge(plan.vector, k.keys, (4, n.keys))
-    x = views.vector("logit", Space.ACCUMULATOR, acc.address_bytes, acc.slot(plan.vector),
-                     views.acc_format, n.keys, n.keys, keys)
-    y = views.vector("score", Space.SCRATCHPAD, plan.scratch_address, None, SCORE, n.length,
-                     n.keys, keys, chunk=n.keys)
-    sources = [x]
-    if side:
-        sources += [views.scale("qs", s.address_bytes + side["q"], s.slot(plan.vector)),
-                    views.columns("ks", side["k"], n.keys, keys, chunk=n.keys)]
-    plan.compute(VectorOp.DEQUANTISE if side else VectorOp.CONVERT, y, *sources,
-                 mask=_vector_mask(plan, n), waits=(acc.take_full(),), signals=(acc.give_free(),))
+def _scores(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
+    """Multiply a block of queries by all keys, chunk by chunk, into one accumulator slot."""
+    views, array = _Views(plan, k, n), plan.array
+    a, w, acc = plan.rings["a"], plan.rings["w"], plan.rings["acc"]
+    a.step(array)
+    acc.step(array)
+    array.wait(a.take_full(), acc.take_free())
+    with plan.loop(-(-k.keys.most // n.keys), plan.weights, array):
+        _load_cached(plan, k, n, "k", k.k)
+        w.step(array)
+        keys = plan.edge(array, k.keys, (4, n.keys))
+        array.op(Opcode.MATMUL, mask=_array_mask(n), waits=(w.take_full(),),
+                 signals=(w.give_free(),),
+                 operands=views.matmul(("a", k.head_dim, 0, k.q.symbol.format), "k", None,
+                                       (n.keys, n.length, n.keys, keys), k.head_dim),
+                 fields={"dataflow": _flow(plan), "mode": Mode.SET})
+    array.fence(a.give_free(), acc.give_full())
 
 
 def _softmax(plan: Plan, k: AttentionKernel, n: _Blocks, side: dict[str, int]) -> None:
     """Turn the scores into probabilities, times the scales of v, as the array reads them."""
-    views, vector, p, s = _Views(plan, k, n), plan.vector, plan.rings["p"], plan.rings["s"]
+    views, vector, mask = _Views(plan, k, n), plan.vector, _vector_mask(plan, n)
+    acc, p, s = plan.rings["acc"], plan.rings["p"], plan.rings["s"]
     keys = plan.edge(vector, k.keys)
-    score = views.vector("score", Space.SCRATCHPAD, plan.scratch_address, None, SCORE, n.length,
-                         n.length, keys)
-    fields: dict[str, int] = {}
-    if k.causal:
-        at = vector.register("query")
-        vector.scalar(Alu.INDEX, at, 3)
-        vector.scalar(Alu.MUL, at, n.queries, ra=at)
-        vector.scalar(Alu.ADD, at, vector.launch("position"), ra=at, register=True)
-        fields = {"mask": Mask.CAUSAL, "position_register": at}
-        if k.window is not None:
-            fields |= {"mask": Mask.WINDOW, "window": k.window}
-    mask = _vector_mask(plan, n)
-    plan.compute(VectorOp.SOFTMAX, score, score, mask=mask, fields=fields)
+    acc.step(vector)
     p.step(vector)
+    score = views.vector("score", Space.ACCUMULATOR, acc.address_bytes, acc.slot(vector), SCORE,
+                         n.length, keys)
     y = views.vector("p", Space.SCRATCHPAD, p.address_bytes, p.slot(vector), _p_format(k),
-                     n.length, n.length, keys)
+                     n.length, keys)
+    fields = {"value": fp32_bits(k.head_dim**-0.5)} | _mask(plan, k, n)
+    waits, done = (acc.take_full(),), (acc.give_free(), p.give_full())
     if not side:
-        plan.compute(VectorOp.CONVERT, y, score, mask=mask, waits=(p.take_free(),),
-                     signals=(p.give_full(),))
+        plan.compute(VectorOp.SOFTMAX, y, score, mask=mask, fields=fields,
+                     waits=(*waits, p.take_free()), signals=done)
         return
-    plan.compute(VectorOp.MUL, score, score, views.columns("vs", side["v"], n.length, keys),
-                 mask=mask)
+    sums = views.vector("logit", Space.ACCUMULATOR, acc.address_bytes, acc.slot(vector),
+                        views.acc_format, n.length, keys)
+    rows = views.scale("qs", s.address_bytes + side["q"], s.slot(vector))
+    plan.compute(VectorOp.DEQUANTISE, score, sums, rows, views.columns("ks", side["k"], keys),
+                 mask=mask, waits=waits)
+    plan.compute(VectorOp.SOFTMAX, score, score, mask=mask, fields=fields)
+    plan.compute(VectorOp.MUL, score, score, views.columns("vs", side["v"], keys), mask=mask)
     plan.compute(VectorOp.QUANTISE, y, score, scale=_p_scale(views), waits=(p.take_free(),),
-                 signals=(p.give_full(), s.give_free()), mask=mask,
+                 signals=(*done, s.give_free()), mask=mask,
                  fields={"scale_rule": ScaleRule.ROW_ABSMAX})
 
 
+def _mask(plan: Plan, k: AttentionKernel, n: _Blocks) -> dict[str, int]:
+    """Return the fields of a softmax that say which keys a query sees."""
+    if not k.causal:
+        return {}
+    vector = plan.vector
+    at = vector.register("query")
+    vector.scalar(Alu.INDEX, at, 3)
+    vector.scalar(Alu.MUL, at, n.queries, ra=at)
+    vector.scalar(Alu.ADD, at, vector.launch("position"), ra=at, register=True)
+    if k.window is not None:
+        return {"mask": Mask.WINDOW, "window": k.window, "position_register": at}
+    return {"mask": Mask.CAUSAL, "position_register": at}
+
+
 def _p_scale(views: _Views, *, trailing: bool = False) -> int:
-    """The scale of each row of probabilities, behind the scores in the scratch."""
-    plan, n = views.plan, views.n
-    behind = -(-n.rows(views.group) * n.length * 4 // 64) * 64
-    return views.scale("ps", plan.scratch_address + behind, None, trailing=trailing)
+    """The scale of each row of probabilities, behind them in their slot.
+
+    The array hands the slot back before the scales are read: the vector units fill it again only
+    after they have read them.
+    """
+    plan, n, p = views.plan, views.n, views.plan.rings["p"]
+    codes = n.rows(views.group) * n.length * format_named(_p_format(views.k)).bits // 8
+    return views.scale("ps", p.address_bytes + -(-codes // 64) * 64, p.slot(plan.vector),
+                       trailing=trailing)
 
 
 def _weighted_sum(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
@@ -343,23 +362,19 @@ def _weighted_sum(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
         array.op(Opcode.MATMUL, mask=_array_mask(n), waits=(w.take_full(),),
                  signals=(w.give_free(),),
                  operands=views.matmul(("p", n.length, n.keys, _p_format(k)), "v", keys,
-                                       k.head_dim, None, n.keys),
+                                       (k.head_dim, k.head_dim, 0, None), n.keys),
                  fields={"dataflow": _flow(plan), "set_level": 4})
     array.fence(p.give_free(), acc.give_full())
     acc.step(plan.vector)
     o.step(plan.vector)
-    d = k.head_dim
     x = views.vector("sum", Space.ACCUMULATOR, acc.address_bytes, acc.slot(plan.vector),
-                     views.acc_format, d, d, None)
+                     views.acc_format, k.head_dim, None)
     y = views.vector("y", Space.SCRATCHPAD, o.address_bytes, o.slot(plan.vector),
-                     k.out.symbol.format, d, d, None)
+                     k.out.symbol.format, k.head_dim, None)
     waits, done = (acc.take_full(), o.take_free()), (acc.give_free(), o.give_full())
-    mask = _vector_mask(plan, n)
-    if k.v_scale is None:
-        plan.compute(VectorOp.CONVERT, y, x, mask=mask, waits=waits, signals=done)
-        return
-    plan.compute(VectorOp.MUL, y, x, _p_scale(views, trailing=True), mask=mask, waits=waits,
-                 signals=done)
+    scales = [] if k.v_scale is None else [_p_scale(views, trailing=True)]
+    plan.compute(VectorOp.MUL if scales else VectorOp.CONVERT, y, x, *scales,
+                 mask=_vector_mask(plan, n), waits=waits, signals=done)
 
 
 def _save(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:

@@ -25,6 +25,7 @@ from machine.program import (
     SymbolKind,
     Token,
 )
+from machine.records import WAIT_SLOTS
 
 __all__ = ["Count", "ProgramBuilder", "Ring", "StreamBuilder", "fp32_bits", "packed_strides"]
 
@@ -56,6 +57,7 @@ class StreamBuilder:
     mask: int = 1  # units driven unless an instruction says otherwise
     instructions: list[Instruction] = field(default_factory=list)
     _depth: int = 0
+    _pending: list[Count] = field(default_factory=list)  # waits the next instruction takes
     _registers: dict[str, int] = field(default_factory=dict)
 
     def register(self, name: str) -> int:
@@ -89,8 +91,14 @@ class StreamBuilder:
         return rd
 
     def wait(self, *tokens: Count) -> None:
-        """Write a NOP that takes `tokens`."""
-        self._put(Opcode.NOP, waits=tokens)
+        """Let the next instruction take `tokens`; a NOP does where a loop begins or ends first."""
+        self._pending += tokens
+
+    def finish(self) -> None:
+        """Write the waits that no instruction has taken."""
+        if self._pending:
+            pending, self._pending = tuple(self._pending), []
+            self._put(Opcode.NOP, waits=pending)
 
     def fence(self, *tokens: Count) -> None:
         """Write a FENCE that gives `tokens` when all before it has completed."""
@@ -113,6 +121,14 @@ class StreamBuilder:
     def _put(self, opcode: Opcode, fields: dict[str, int] | None = None, *, unit_mask: int = 1,
              waits: tuple[Count, ...] = (), signals: tuple[Count, ...] = (),
              predicate: Predicate | None = None, operands: dict[str, int] | None = None) -> None:
+        pending, self._pending = tuple(self._pending), []
+        if opcode == Opcode.SCALAR:
+            self._pending += pending
+        elif pending and (opcode in (Opcode.LOOP, Opcode.END)
+                          or len(pending) + len(waits) > WAIT_SLOTS):
+            self._put(Opcode.NOP, waits=pending)
+        else:
+            waits = (*pending, *waits)
         defaults = {f.name: f.default for f in OPCODES[opcode].fields}
         kept = {n: int(v) for n, v in (fields or {}).items() if int(v) != defaults[n]}
         self.instructions.append(Instruction(
@@ -256,6 +272,7 @@ class ProgramBuilder:
         """Return the program; every stream gets its HALT."""
         streams = []
         for queue, stream in sorted(self._streams.items()):
+            stream.finish()
             halt = Instruction(opcode=Opcode.HALT)
             streams.append(Stream(queue, (*stream.instructions, halt)))
         return Program(

@@ -1,9 +1,14 @@
 """What does not fit: a record that says how much, where, and what would make it fit."""
 
 from dataclasses import asdict, dataclass
+from math import lcm
 from typing import Any
 
-__all__ = ["DoesNotFit", "Unfit"]
+from machine.chip import Machine
+
+__all__ = ["DoesNotFit", "Unfit", "buffer_too_small"]
+
+SHARE_BYTES = 4096  # buffers of a multiple of this are shared out exactly (mapping.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +46,20 @@ class Unfit(Exception):
     def __init__(self, record: DoesNotFit):
         super().__init__(record.sentence)
         self.record = record
+
+
+def buffer_too_small(
+    operator: str, machine: Machine, buffer: str, demand: int, bound: int, *others: str
+) -> Unfit:
+    """Return what to raise where a region of `bound` bytes must have `demand`.
+
+    `buffer` is ``scratchpad`` or ``accumulator``, of which the region is a fixed share.
+    """
+    config = machine.scratchpad if buffer == "scratchpad" else machine.accumulator
+    shared = max(config.bytes // SHARE_BYTES, 1) * SHARE_BYTES
+    step = lcm(SHARE_BYTES, config.banks * config.word_bytes)
+    wanted = -(-shared * demand // max(bound, 1))
+    wanted = -(-max(wanted, config.bytes + 1) // step) * step
+    key = f"{buffer}.bytes"
+    return Unfit(DoesNotFit(operator, key, wanted, config.bytes, "bytes",
+                            (f"--set {key}={wanted}", *others)))

@@ -6,17 +6,19 @@ of k (loads and array) or rows of the epilogue (vector and stores).
 
 from dataclasses import dataclass
 
-from machine.formats import format_named
 from machine.opcodes import Dataflow, Mode, Opcode
 from machine.program import UNIT_LEVEL, Edge, Space
 from machine.vector import VectorOp
+from mapping.builder import Ring
 from mapping.plan import Plan, Rows, Tensor
 from mapping.tiling import Gemm, GemmTiling
 
 __all__ = ["GemmKernel", "write_gemm"]
 
-# What stands in a side slot: key, tensor, shape, loops and edges of its load.
-_Side = tuple[str, Tensor, tuple[int, ...], tuple[tuple[int, int], ...], tuple[Edge | None, ...]]
+# What stands in a side slot: key, tensor, length, loop and edge of its load.
+_Side = tuple[str, Tensor, int, tuple[int, int], Edge | None]
+# An operation of the epilogue: its code, result and sources.
+_Step = tuple[VectorOp, int, tuple[int, ...]]
 
 ACTIVATIONS = {
     "gelu": VectorOp.GELU,
@@ -48,6 +50,11 @@ class GemmKernel:
         """Blocks of m, n and k."""
         s, t = self.shape, self.tiling
         return -(-s.m // t.m), -(-s.n // t.n), -(-s.k // t.k)
+
+    @property
+    def halves(self) -> int:
+        """Halves that the columns of a block fall into."""
+        return 2 if self.shape.halves else 1
 
     @property
     def acc_format(self) -> str:
@@ -169,114 +176,163 @@ def _operands(plan: Plan, kernel: GemmKernel, part: int, last: bool) -> dict[str
 
 def _epilogue(plan: Plan, kernel: GemmKernel) -> None:
     """Finish the block row group by row group: scale, bias, activation, residual, store."""
-    acc, side, out = plan.rings["acc"], plan.rings["s"], plan.rings["o"]
+    acc, side, x, out = (plan.rings[name] for name in ("acc", "s", "x", "o"))
+    places = _load_side(plan, kernel)
     acc.step(plan.vector)
     plan.vector.wait(acc.take_full())
-    with plan.loop(kernel.tiling.m // kernel.tiling.rows, plan.acts, plan.vector, plan.store):
-        places = _load_side(plan, kernel)
-        if places:
-            side.step(plan.vector)
-            plan.vector.wait(side.take_full())
+    if places:
+        side.step(plan.vector)
+        plan.vector.wait(side.take_full())
+    streams = [plan.vector, plan.store]
+    if kernel.residual is not None:
+        streams.append(plan.acts)
+    with plan.loop(kernel.tiling.m // kernel.tiling.rows, *streams):
+        if kernel.residual is not None:
+            _load_residual(plan, kernel, kernel.residual)
+            x.step(plan.vector)
         out.step(plan.vector)
         _finish(plan, kernel, places)
         out.step(plan.store)
         _save(plan, kernel)
-    plan.vector.fence(acc.give_free())
+    plan.vector.fence(acc.give_free(), *([side.give_free()] if places else []))
 
 
 def _load_side(plan: Plan, kernel: GemmKernel) -> dict[str, int]:
-    """Load scales, bias and residual of one row group; return each one's place in the slot."""
-    t, s, ring, acts = kernel.tiling, kernel.shape, plan.rings["s"], plan.acts
-    out_n = t.n // 2 if s.halves else t.n
-    rows = plan.edge(acts, kernel.rows, (1, t.m), (3, t.rows))
+    """Load scales and bias of one block; return each one's place in the slot."""
+    t, ring, acts = kernel.tiling, plan.rings["s"], plan.acts
     parts: list[_Side] = []
     for key, tensor in (("scale", kernel.w_scale), ("bias", kernel.bias)):
         if tensor is not None:
-            parts.append((key, tensor, (t.n,), ((2, t.n),), (None,)))
+            parts.append((key, tensor, t.n, (2, t.n), None))
     if kernel.a_scale is not None:
-        parts.append(("rows", kernel.a_scale, (t.rows,), ((1, t.m), (3, t.rows)), (rows,)))
-    if kernel.residual is not None:
-        row = kernel.residual.strides[0]
-        parts.append(("residual", kernel.residual, (t.rows, out_n),
-                      ((1, t.m * row), (2, out_n), (3, t.rows * row)),
-                      (rows, Edge(s.n // (2 if s.halves else 1), ((2, out_n),)))))
+        rows = plan.edge(acts, kernel.rows, (1, t.m))
+        parts.append(("rows", kernel.a_scale, t.m, (1, t.m), rows))
     places: dict[str, int] = {}
     at = 0
-    for i, (key, tensor, shape, loops, edges) in enumerate(parts):
+    for i, (key, tensor, size, loop, edge) in enumerate(parts):
         if i == 0:
             ring.step(acts)
         places[key] = at
         at += plan.load(
-            acts, f"{kernel.name}.{key}", tensor, ring, at, shape, loops=loops, edges=edges,
+            acts, f"{kernel.name}.{key}", tensor, ring, at, (size,), loops=(loop,), edges=(edge,),
             waits=(ring.take_free(),) if i == 0 else (),
             signals=(ring.give_full(),) if i == len(parts) - 1 else ())
     return places
 
 
+def _load_residual(plan: Plan, kernel: GemmKernel, residual: Tensor) -> None:
+    """Load what is added to one row group."""
+    t, s, ring, acts = kernel.tiling, kernel.shape, plan.rings["x"], plan.acts
+    n, row = t.n // kernel.halves, residual.strides[0]
+    ring.step(acts)
+    plan.load(acts, f"{kernel.name}.residual", residual, ring, 0, (t.rows, n),
+              loops=((1, t.m * row), (2, n), (3, t.rows * row)),
+              edges=(plan.edge(acts, kernel.rows, (1, t.m), (3, t.rows)),
+                     Edge(s.n // kernel.halves, ((2, n),))),
+              waits=(ring.take_free(),), signals=(ring.give_full(),))
+
+
 def _finish(plan: Plan, kernel: GemmKernel, places: dict[str, int]) -> None:
-    """Write the vector operations of one row group; the last one gives the slots on."""
-    t, s, b, vector = kernel.tiling, kernel.shape, plan.builder, plan.vector
-    halves = 2 if s.halves else 1
-    width = -(-t.n // halves // plan.vectors)
-    n = s.n // halves
-    edges = (plan.edge(vector, kernel.rows, (1, t.m), (3, t.rows)),
-             Edge(n, ((2, t.n // halves), (UNIT_LEVEL, width))))
-    fmt, rings = kernel.out.symbol.format, plan.rings
-    bytes_ = format_named(fmt).bits // 8
-
-    def tile(name: str, space: Space, address: int, base: int | None, row: int, form: str,
-             loops: tuple[tuple[int, int], ...] = ()) -> int:
-        return b.operand(f"{kernel.name}.{name}", space, address, (t.rows, width), form,
-                         strides=(row, 1), base=base, loops=(*loops, (UNIT_LEVEL, width)),
-                         edges=edges)
-
-    def side(key: str, half: int, column: bool) -> int:
-        address = rings["s"].address_bytes + places[key] + half * (t.n // 2) * 4
-        return b.operand(f"{kernel.name}.{key}", Space.SCRATCHPAD, address,
-                         (width,) if column else (t.rows,), "float32",
-                         base=rings["s"].slot(vector),
-                         loops=((UNIT_LEVEL, width),) if column else (),
-                         edges=(edges[1] if column else edges[0],))
-
-    y = tile("y", Space.SCRATCHPAD, rings["o"].address_bytes, rings["o"].slot(vector),
-             t.n // halves, fmt)
-    targets = [y]
-    if s.halves:
-        targets = [tile(h, Space.SCRATCHPAD, plan.scratch_address + i * t.rows * t.n // 2 * bytes_,
-                        None, t.n // 2, fmt) for i, h in enumerate(("gate", "up"))]
-    steps: list[tuple[VectorOp, int, tuple[int, ...]]] = []
-    for half, target in enumerate(targets):
-        x = tile("acc", Space.ACCUMULATOR,
-                 rings["acc"].address_bytes + half * (t.n // 2) * 4, rings["acc"].slot(vector),
-                 t.n, kernel.acc_format, loops=((3, t.rows * t.n),))
-        bias = [side("bias", half, True)] if kernel.bias is not None else []
-        if kernel.a_scale is not None:
-            scales = (side("rows", 0, False), side("scale", half, True))
-            steps.append((VectorOp.DEQUANTISE, target, (x, *scales, *bias)))
-        else:
-            steps.append((VectorOp.ADD if bias else VectorOp.CONVERT, target, (x, *bias)))
-    if kernel.activation is not None:
-        steps.append((ACTIVATIONS[kernel.activation], targets[0], (targets[0],)))
-    if s.halves:
-        steps.append((VectorOp.MUL, y, (targets[0], targets[1])))
+    """Write the vector operations of one row group: in place in the sums, the last one out."""
+    tiles = _Tiles(plan, kernel)
+    steps = _steps(kernel, tiles, places)
+    x, o = plan.rings["x"], plan.rings["o"]
+    waits, signals = [o.take_free()], [o.give_full()]
     if kernel.residual is not None:
-        r = tile("residual", Space.SCRATCHPAD, rings["s"].address_bytes + places["residual"],
-                 rings["s"].slot(vector), t.n // halves, fmt)
-        steps.append((VectorOp.ADD, y, (y, r)))
+        waits.append(x.take_full())
+        signals.append(x.give_free())
     for i, (vop, target, sources) in enumerate(steps):
         last = i == len(steps) - 1
-        done = [rings["o"].give_full(), *([rings["s"].give_free()] if places else [])]
-        plan.compute(vop, target, *sources, waits=(rings["o"].take_free(),) if i == 0 else (),
-                     signals=tuple(done) if last else ())
+        plan.compute(vop, tiles.result() if last else target, *sources,
+                     waits=tuple(waits) if i == 0 else (), signals=tuple(signals) if last else ())
+
+
+def _steps(kernel: GemmKernel, tiles: "_Tiles", places: dict[str, int]) -> list[_Step]:
+    """Return the operations of one row group on FP32 sums."""
+    sums = [tiles.sums(half, "float32") for half in range(kernel.halves)]
+    steps: list[_Step] = []
+    for half, target in enumerate(sums):
+        bias = [tiles.column(places["bias"], half)] if kernel.bias is not None else []
+        if kernel.a_scale is not None:
+            scales = tiles.row(places["rows"]), tiles.column(places["scale"], half)
+            x = tiles.sums(half, kernel.acc_format)
+            steps.append((VectorOp.DEQUANTISE, target, (x, *scales, *bias)))
+        elif bias:
+            steps.append((VectorOp.ADD, target, (target, *bias)))
+    if kernel.activation is not None:
+        steps.append((ACTIVATIONS[kernel.activation], sums[0], (sums[0],)))
+    if kernel.shape.halves:
+        steps.append((VectorOp.MUL, sums[0], (sums[0], sums[1])))
+    if kernel.residual is not None:
+        steps.append((VectorOp.ADD, sums[0], (sums[0], tiles.residual())))
+    return steps or [(VectorOp.CONVERT, sums[0], (sums[0],))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """Makes the operands of one row group for the vector units, which share its columns."""
+
+    plan: Plan
+    kernel: GemmKernel
+
+    @property
+    def width(self) -> int:
+        """Columns of one vector unit, of each half."""
+        return -(-self.kernel.tiling.n // self.kernel.halves // self.plan.vectors)
+
+    def _edges(self) -> tuple[Edge, Edge]:
+        k, t = self.kernel, self.kernel.tiling
+        n, block = k.shape.n // k.halves, t.n // k.halves
+        return (self.plan.edge(self.plan.vector, k.rows, (1, t.m), (3, t.rows)),
+                Edge(n, ((2, block), (UNIT_LEVEL, self.width))))
+
+    def _tile(self, name: str, ring: Ring, at: int, row: int, form: str, group: int = 0) -> int:
+        return self.plan.builder.operand(
+            f"{self.kernel.name}.{name}", ring.space, ring.address_bytes + at,
+            (self.kernel.tiling.rows, self.width), form, strides=(row, 1),
+            base=ring.slot(self.plan.vector), loops=((3, group), (UNIT_LEVEL, self.width)),
+            edges=self._edges())
+
+    def sums(self, half: int, form: str) -> int:
+        """The sums of one half of the columns, in a format of four bytes."""
+        t = self.kernel.tiling
+        return self._tile("acc", self.plan.rings["acc"], half * (t.n // 2) * 4, t.n, form,
+                          t.rows * t.n)
+
+    def result(self) -> int:
+        """The output slot."""
+        return self._tile("y", self.plan.rings["o"], 0, self.kernel.tiling.n // self.kernel.halves,
+                          self.kernel.out.symbol.format)
+
+    def residual(self) -> int:
+        """What is added."""
+        return self._tile("r", self.plan.rings["x"], 0, self.kernel.tiling.n // self.kernel.halves,
+                          self.kernel.out.symbol.format)
+
+    def column(self, place: int, half: int) -> int:
+        """An FP32 value of each column."""
+        ring = self.plan.rings["s"]
+        at = ring.address_bytes + place + half * (self.kernel.tiling.n // 2) * 4
+        return self.plan.builder.operand(
+            f"{self.kernel.name}.column", Space.SCRATCHPAD, at, (self.width,), "float32",
+            base=ring.slot(self.plan.vector), loops=((UNIT_LEVEL, self.width),),
+            edges=self._edges()[1:])
+
+    def row(self, place: int) -> int:
+        """An FP32 value of each row."""
+        ring, rows = self.plan.rings["s"], self.kernel.tiling.rows
+        return self.plan.builder.operand(
+            f"{self.kernel.name}.row", Space.SCRATCHPAD, ring.address_bytes + place, (rows,),
+            "float32", base=ring.slot(self.plan.vector), loops=((3, rows),),
+            edges=self._edges()[:1])
 
 
 def _save(plan: Plan, kernel: GemmKernel) -> None:
     """Store one row group."""
     t, s, ring = kernel.tiling, kernel.shape, plan.rings["o"]
-    halves = 2 if s.halves else 1
-    n, row = t.n // halves, kernel.out.strides[0]
+    n, row = t.n // kernel.halves, kernel.out.strides[0]
     plan.save(f"{kernel.name}.c", ring, 0, kernel.out, (t.rows, n), kernel.out.symbol.format,
               loops=((1, t.m * row), (2, n), (3, t.rows * row)),
               edges=(plan.edge(plan.store, kernel.rows, (1, t.m), (3, t.rows)),
-                     Edge(s.n // halves, ((2, n),))),
+                     Edge(s.n // kernel.halves, ((2, n),))),
               waits=(ring.take_full(),), signals=(ring.give_free(),))

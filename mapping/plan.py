@@ -24,9 +24,8 @@ __all__ = ["Plan", "Rows", "Tensor"]
 
 # Shares of the scratchpad, in 64ths, of each region's slots (a ring has two).
 # w: weights, cached keys and values for the arrays; a: activations for the arrays; x: rows for the
-# vector units; s: scales, bias and residual beside them; o: results; p: probabilities.
-SHARES = {"w": 16, "a": 5, "x": 3, "s": 3, "o": 2, "p": 1}
-SCRATCH_SHARE = 4
+# vector units; s: scales and bias beside them; o: results; p: probabilities.
+SHARES = {"w": 16, "a": 4, "x": 3, "s": 3, "o": 2, "p": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,6 @@ class Plan:
             size = share * unit
             self.rings[name] = self.builder.ring(name, Space.SCRATCHPAD, address, size)
             address += 2 * size
-        self.scratch_address, self.scratch_bytes = address, SCRATCH_SHARE * unit
         half = self.machine.accumulator.bytes // 2
         self.rings["acc"] = self.builder.ring("acc", Space.ACCUMULATOR, 0, half)
 
@@ -117,8 +115,8 @@ class Plan:
         r = self.rings
         return Slots(
             weights=r["w"].slot_bytes, activations=r["a"].slot_bytes, rows=r["x"].slot_bytes,
-            outputs=r["o"].slot_bytes, side=r["s"].slot_bytes, scratch=self.scratch_bytes,
-            accumulator=r["acc"].slot_bytes,
+            outputs=r["o"].slot_bytes, side=r["s"].slot_bytes,
+            probabilities=r["p"].slot_bytes, accumulator=r["acc"].slot_bytes,
         )
 
     @contextmanager

@@ -10,7 +10,7 @@ from machine.opcodes import Opcode
 from machine.program import UNIT_LEVEL, Edge, Gather, Space
 from machine.vector import ScaleRule, VectorOp
 from mapping.builder import fp32_bits
-from mapping.fit import DoesNotFit, Unfit
+from mapping.fit import buffer_too_small
 from mapping.plan import Plan, Rows, Tensor
 
 __all__ = ["EmbedKernel", "RowKernel", "block_rows", "write_embed", "write_rows"]
@@ -51,12 +51,8 @@ def block_rows(plan: Plan, name: str, needs: dict[str, tuple[int, int]], most: i
     """
     for region, (row, bound) in needs.items():
         if row > bound:
-            size = plan.machine.scratchpad.bytes
-            wanted = -(-size * row // bound)
-            raise Unfit(DoesNotFit(
-                f"{name}, one row in {region}", "scratchpad.bytes", wanted, size, "bytes",
-                (f"--set scratchpad.bytes={wanted}", "fewer bits an element (--formats)"),
-            ))
+            raise buffer_too_small(f"{name}, one row in {region}", plan.machine, "scratchpad", row,
+                                   bound, "fewer bits an element (--formats)")
     rows = min(most, *(bound // row for row, bound in needs.values()))
     return rows // plan.vectors * plan.vectors or rows
 
@@ -65,10 +61,9 @@ def write_rows(plan: Plan, kernel: RowKernel) -> None:
     """Write `kernel` into the plan's streams."""
     k, hidden = kernel, kernel.x.symbol.format
     wide = k.width * format_named(hidden).bits // 8
-    outs = (wide if k.keep else 0) + (k.width + 68 if k.quantised else 0)
+    outs = (wide + 64 if k.keep else 0) + (k.width + 68 if k.quantised else 0)
     slots = plan.slots
-    needs = {"activations": (wide, slots.rows), "outputs": (outs, slots.outputs),
-             "scratch": (wide, plan.scratch_bytes)}
+    needs = {"activations": (wide, slots.rows), "outputs": (outs, slots.outputs)}
     rows = block_rows(plan, k.name, needs, k.rows.most)
     plan.begin()
     side = _load_parameters(plan, k)
@@ -93,11 +88,10 @@ def _load_parameters(plan: Plan, k: RowKernel) -> dict[str, int]:
     """Load gain and bias once; return their places in the side slot."""
     ring, places, at = plan.rings["s"], {}, 0
     parts = [(n, t) for n, t in (("gain", k.gain), ("bias", k.bias)) if t is not None]
-    if 4 * k.width * len(parts) > ring.slot_bytes:
-        size = plan.machine.scratchpad.bytes
-        wanted = -(-size * 4 * k.width * len(parts) // ring.slot_bytes)
-        raise Unfit(DoesNotFit(f"{k.name}, gain and bias", "scratchpad.bytes", wanted, size,
-                               "bytes", (f"--set scratchpad.bytes={wanted}",)))
+    need = -(-4 * k.width // 64) * 64 * len(parts)
+    if need > ring.slot_bytes:
+        raise buffer_too_small(f"{k.name}, gain and bias", plan.machine, "scratchpad",
+                               need, ring.slot_bytes)
     for i, (name, tensor) in enumerate(parts):
         if i == 0:
             ring.step(plan.acts)
@@ -126,8 +120,10 @@ def _row_steps(plan: Plan, k: RowKernel, rows: int, side: dict[str, int]) -> Non
     keep_at, _, _ = _places(k, rows)
     steps: list[tuple[VectorOp, int, tuple[int, ...], int | None, dict[str, int]]] = []
     if k.norm is not None:
-        normed = (tile("normed", rings["o"].address_bytes + keep_at, rings["o"].slot(vector),
-                       hidden) if k.keep else tile("normed", plan.scratch_address, None, hidden))
+        normed = x  # in place, where only the quantised rows are kept
+        if k.keep is not None:
+            normed = tile("normed", rings["o"].address_bytes + keep_at, rings["o"].slot(vector),
+                          hidden)
         parameters = tuple(
             b.operand(f"{k.name}.{n}", Space.SCRATCHPAD, rings["s"].address_bytes + at,
                       (k.width,), "float32", base=rings["s"].slot(vector))

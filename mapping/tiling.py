@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from machine.chip import Machine
-from mapping.fit import DoesNotFit, Unfit
+from mapping.fit import Unfit, buffer_too_small
 
 __all__ = ["Gemm", "GemmTiling", "Slots", "cost_cycles", "find_tiling", "fits"]
 
@@ -20,6 +20,7 @@ class Gemm:
     w_bits: int
     out_bits: int
     acc_bits: int = 32
+    scales: int = 2  # FP32 rows of n columns beside the sums: scale, bias
     residual: bool = False  # the epilogue adds a tile of C's size and format
     halves: bool = False  # columns come in pairs of halves (gate, up); C has n / 2 columns
 
@@ -30,10 +31,10 @@ class Slots:
 
     weights: int
     activations: int
-    rows: int
+    rows: int  # rows for the vector units
     outputs: int
-    side: int  # scales, bias, residual
-    scratch: int
+    side: int  # scales, bias
+    probabilities: int
     accumulator: int
 
 
@@ -54,10 +55,9 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def side_bytes(gemm: Gemm, rows: int, n: int) -> int:
-    """Return the bytes of a side slot: column scales and bias (FP32), row scales, residual."""
-    residual = rows * n * gemm.out_bits // 8 if gemm.residual else 0
-    return _align(2 * 4 * n) + _align(4 * rows) + residual
+def side_bytes(gemm: Gemm, m: int, n: int) -> int:
+    """Return the bytes of a side slot: column scales and bias (FP32), row scales."""
+    return gemm.scales * _align(4 * n) + _align(4 * m)
 
 
 def _align(size: int) -> int:
@@ -74,8 +74,8 @@ def fits(gemm: Gemm, tiling: GemmTiling, slots: Slots) -> dict[str, tuple[int, i
         "activations": (t.m * k_held * gemm.a_bits // 8, slots.activations),
         "accumulator": (t.m * t.n * gemm.acc_bits // 8, slots.accumulator),
         "outputs": (t.rows * out_n * gemm.out_bits // 8, slots.outputs),
-        "side": (side_bytes(gemm, t.rows, t.n), slots.side),
-        "scratch": (t.rows * t.n * gemm.out_bits // 8 if gemm.halves else 0, slots.scratch),
+        "side": (side_bytes(gemm, t.m, t.n), slots.side),
+        "residual": (t.rows * out_n * gemm.out_bits // 8 if gemm.residual else 0, slots.rows),
     }
 
 
@@ -129,7 +129,7 @@ def _rows(gemm: Gemm, m: int, n: int, slots: Slots) -> int:
         if m % parts == 0:
             probe = GemmTiling(m, n, 1, n, 1, m // parts, False)
             need = fits(gemm, probe, slots)
-            if all(need[r][0] <= need[r][1] for r in ("outputs", "side", "scratch")):
+            if all(need[r][0] <= need[r][1] for r in ("outputs", "residual")):
                 return m // parts
     return 0
 
@@ -149,20 +149,19 @@ def find_tiling(
         if best is None or key < best[0]:
             best = (key, t)
     if best is None:
-        raise Unfit(_record(gemm, machine, slots, name))
+        raise _miss(gemm, machine, slots, name)
     return best[1]
 
 
-def _record(gemm: Gemm, machine: Machine, slots: Slots, name: str) -> DoesNotFit:
-    array = machine.arrays[0]
-    smallest = GemmTiling(1, 2 if gemm.halves else 1, min(gemm.k, array.rows), 1, 1, 1, False)
+def _miss(gemm: Gemm, machine: Machine, slots: Slots, name: str) -> Unfit:
+    """Return what to raise: the region that even the smallest tiling exceeds the most."""
+    count = sum(a.count for a in machine.arrays)
+    pair = 2 if gemm.halves else 1
+    unit_n = min(_ceil(_ceil(gemm.n, count), pair) * pair, machine.arrays[0].cols)
+    smallest = GemmTiling(min(gemm.m, 8), unit_n * count, min(gemm.k, machine.arrays[0].rows),
+                          unit_n, 1, 1, False)
     region, (demand, bound) = max(
-        fits(gemm, smallest, slots).items(), key=lambda item: item[1][0] / max(item[1][1], 1)
-    )
-    key = "accumulator.bytes" if region == "accumulator" else "scratchpad.bytes"
-    size = machine.accumulator.bytes if region == "accumulator" else machine.scratchpad.bytes
-    wanted = _ceil(size * demand, max(bound, 1))
-    return DoesNotFit(
-        name, key, wanted, size, "bytes",
-        (f"--set {key}={wanted}", "fewer bits an element (--formats)"),
-    )
+        fits(gemm, smallest, slots).items(), key=lambda item: item[1][0] / max(item[1][1], 1))
+    buffer = "accumulator" if region == "accumulator" else "scratchpad"
+    return buffer_too_small(name, machine, buffer, demand, bound,
+                            "fewer bits an element (--formats)")

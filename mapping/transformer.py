@@ -216,7 +216,7 @@ class _Mapper:
         rows = rows or self.rows
         form = self.formats.of("weight")
         gemm = Gemm(rows.most, n, k, self.formats.of("activation").bits, form.bits, 16,
-                    residual=residual is not None, halves=halves)
+                    scales=self.quantised + bias, residual=residual is not None, halves=halves)
         tiling = find_tiling(gemm, self.machine, self.plan.slots, name=name,
                              one_part=rows.entry is not None)
         self.tilings.append((name, tiling))
@@ -306,8 +306,8 @@ class _Mapper:
         if a.qk_norm:
             gains = {n: self._vector(f"{n}_norm", d, f"layer.{n}_norm.weight") for n in "qk"}
         parts = (
-            Part(name="q", first=0, heads=a.heads, out=q, scale=q_scale, factor=d**-0.5,
-                 gain=gains["q"], rotate=rotate),
+            Part(name="q", first=0, heads=a.heads, out=q, scale=q_scale, gain=gains["q"],
+                 rotate=rotate),
             Part(name="k", first=a.q_width, heads=a.kv_heads, out=k, scale=k_scale,
                  gain=gains["k"], rotate=rotate, append=True),
             Part(name="v", first=a.q_width + a.kv_width, heads=a.kv_heads, out=v, scale=v_scale,
