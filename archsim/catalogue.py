@@ -1,9 +1,10 @@
 """What archsim knows by name, and whether a user's file is right."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from machine.errors import unknown
+from machine.errors import must_be, unknown
 from machine.formats import FORMATS
 from machine.load import preset_names, read_machine
 from machine.opcodes import OPCODES
@@ -88,8 +89,13 @@ def catalogue_table(rows: list[dict[str, Any]]) -> Any:
     return table
 
 
-def check_file(name: str, machine: str, launch: dict[str, int]) -> dict[str, str]:
-    """Return what the file or name is, if it is right; raises `UserError` with what is wrong."""
+def check_file(
+    name: str, machine: str = "tiny", launch: Mapping[str, int | Sequence[int]] | None = None
+) -> dict[str, str]:
+    """Return the file's name and what it is, if it is right: a machine, a model or a program.
+
+    A program is verified for `machine` and `launch`. Raises `UserError` with what is wrong.
+    """
     path = Path(name)
     if path.suffix == ".prog":
         from archsim.job import prepare_program
@@ -98,5 +104,10 @@ def check_file(name: str, machine: str, launch: dict[str, int]) -> dict[str, str
         return {"file": name, "is": f"a program that {job.machine.name} can run"}
     if path.suffix == ".toml" or name in preset_names():
         return {"file": name, "is": f"a machine, {read_machine(name).name}"}
-    model = read_model(name)
-    return {"file": name, "is": f"a model, {model.name}, {parameter_count(model):,} parameters"}
+    if path.suffix == ".json" or path.is_dir() or name in model_names():
+        model = read_model(name)
+        return {"file": name, "is": f"a model, {model.name}, {parameter_count(model):,} parameters"}
+    if path.exists():
+        raise must_be("file", "a machine (.toml), a model (.json or a folder) or a program (.prog)",
+                      name)
+    raise unknown("name", name, [*preset_names(), *model_names()])

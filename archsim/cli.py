@@ -1,27 +1,54 @@
-"""The command line: each command parses, calls one function of the library, prints."""
+"""The command line: each command parses, calls one function of the library, prints.
+
+==================  ============================================================================
+command             the same from Python
+==================  ============================================================================
+run                 `archsim.job.prepare_model` or `prepare_program`, then `archsim.job.run_job`,
+                    and `archsim.results.write_results` for a directory
+run --text          `archsim.text.run_text`
+bound               as run, with ``run_job(job, only_bound=True)``
+rtl                 `archsim.rtl.emit_block`
+list                `archsim.catalogue.catalogue`
+check               `archsim.catalogue.check_file`
+doctor              `archsim.doctor.diagnose`
+diff-exec           `archsim.agree.agree`
+==================  ============================================================================
+
+Exit code 0 is success, 1 a result that says no (does not fit, does not agree), 2 a mistake of the
+user, in one line, and 130 an interrupt. Results go to stdout, progress and mistakes to stderr.
+"""
 
 import json
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archsim.progress import progress
+from archsim.usage import UsageError, integer, launch_values, usage_sentence
 from machine.errors import UserError
+
+if TYPE_CHECKING:
+    from archsim.job import Job, Outcome
+    from mapping.fit import DoesNotFit
 
 __all__ = ["app", "main"]
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
-# What typer raises for a wrong command, option or value; newer typer carries click within itself.
-UsageError = typer.BadParameter.__bases__[0]
-
 app = typer.Typer(
     name="archsim", add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False, help="LLM-inference accelerators: simulate, bound, emit RTL.",
 )
+
+
+def _number(option: str, meaning: str) -> Any:
+    return typer.Option(option, help=meaning, metavar="INTEGER")
+
 
 Machine = Annotated[str, typer.Option("--machine", help="a preset's name or a TOML file")]
 Overrides = Annotated[list[str] | None, typer.Option(
@@ -29,27 +56,33 @@ Overrides = Annotated[list[str] | None, typer.Option(
 Model = Annotated[str | None, typer.Option(
     "--model", help="a known model's name, a config.json, or a model's folder")]
 PhaseName = Annotated[str, typer.Option("--phase", help="decode, prefill or encode")]
-Batch = Annotated[int, typer.Option("--batch", help="sequences")]
-Tokens = Annotated[int, typer.Option("--tokens", help="new tokens a sequence (prefill, encode)")]
-Keys = Annotated[int, typer.Option("--kv", help="keys a sequence attends to (decode)")]
+Batch = Annotated[str, _number("--batch", "sequences")]
+Tokens = Annotated[str, _number("--tokens", "new tokens a sequence (prefill, encode)")]
+Keys = Annotated[str, _number("--kv", "keys a sequence attends to (decode)")]
 FormatText = Annotated[str, typer.Option("--formats", help="as W8A8KV8 or W16A16KV16")]
 ProgramFile = Annotated[Path | None, typer.Option("--program", help="a program's text file")]
 LaunchValues = Annotated[list[str] | None, typer.Option(
-    "--launch", help="a launch entry of the program, as length=7; repeatable")]
+    "--launch", help="a launch entry of the program, as length=7, or a launch tensor, as "
+    "pages=4,0,2; repeatable")]
+Seed = Annotated[str, _number("--seed", "of everything random")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
         code = _mistake(str(error))
     except UsageError as error:
-        code = _mistake(error.format_message())
+        code = _mistake(usage_sentence(error))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has had enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FAILED
     sys.exit(code if isinstance(code, int) else DONE)
 
 
@@ -58,38 +91,75 @@ def _mistake(sentence: str) -> int:
     return MISTAKE
 
 
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Yield a function that shows the step under way on stderr, where that is a terminal."""
-    from rich.console import Console
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What `run` and `bound` were asked for, as it was written."""
 
-    console = Console(stderr=True)
-    with console.status("starting") as status:
-        yield lambda text: status.update(f"{text} ...")
+    machine: str
+    model: str | None
+    phase: str
+    batch: str
+    tokens: str
+    kv: str
+    formats: str
+    program: Path | None
+    launch: list[str] | None
+    overrides: list[str] | None
+    seed: str
+
+    def job(self) -> "Job | DoesNotFit":
+        """Return the job, or the record of what does not fit."""
+        from archsim.job import make_phase, prepare_model, prepare_program
+
+        if self.model is not None and self.program is not None:
+            raise UserError("--model and --program must not be given together")
+        if self.program is not None:
+            return prepare_program(self.program, self.machine, launch=launch_values(self.launch),
+                                   overrides=self.overrides or ())
+        if self.model is None:
+            raise UserError("--model or --program must be given")
+        if self.launch:
+            raise UserError("--launch must come with --program")
+        phase = make_phase(self.phase, integer("--batch", self.batch),
+                           integer("--tokens", self.tokens), integer("--kv", self.kv))
+        return prepare_model(self.model, self.machine, phase, formats=self.formats,
+                             overrides=self.overrides or (), seed=integer("--seed", self.seed))
+
+    def outcome(self, tell: Callable[[str], None], *, only_bound: bool = False
+                ) -> "Outcome | DoesNotFit":
+        """Return what the job came to, or the record of what does not fit."""
+        from archsim.job import Job, run_job
+
+        tell("mapping")
+        job = self.job()
+        return run_job(job, only_bound=only_bound, tell=tell) if isinstance(job, Job) else job
 
 
 @app.command()
 def run(
     machine: Machine = "npu-hbm2", model: Model = None, phase: PhaseName = "decode",
-    batch: Batch = 1, tokens: Tokens = 512, kv: Keys = 512, formats: FormatText = "W8A8KV8",
+    batch: Batch = "1", tokens: Tokens = "512", kv: Keys = "512", formats: FormatText = "W8A8KV8",
     program: ProgramFile = None, launch: LaunchValues = None, text: Annotated[
         Path | None, typer.Option("--text", help="sentences, one a line, run on real weights")
     ] = None,
     set_: Overrides = None, output: Annotated[
         Path | None, typer.Option("--output", "-o", help="directory for the results")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="of everything random")] = 0,
-    as_json: AsJson = False,
+    seed: Seed = "0", as_json: AsJson = False,
 ) -> int:
     """Simulate a model's phase, a text on a real model, or a program."""
     from archsim.report import outcome_json, outcome_table
-    from archsim.results import write_results
+    from archsim.results import check_output, write_results
+    from mapping.fit import DoesNotFit
 
+    if output is not None:
+        check_output(output)
     if text is not None:
-        return _run_text(model, text, machine, set_, output, as_json)
-    with _progress() as tell:
-        outcome = _outcome(model, machine, phase, batch, tokens, kv, formats, program, launch,
-                           set_, seed, tell)
-        if isinstance(outcome, dict):
+        return _run_text(model, program, text, machine, set_, output, as_json)
+    asked = _Asked(machine=machine, model=model, phase=phase, batch=batch, tokens=tokens, kv=kv,
+                   formats=formats, program=program, launch=launch, overrides=set_, seed=seed)
+    with progress() as tell:
+        outcome = asked.outcome(tell)
+        if isinstance(outcome, DoesNotFit):
             return _unfit(outcome, as_json)
         written = None
         if output is not None:
@@ -99,80 +169,48 @@ def run(
     return DONE
 
 
-@app.command()
-def bound(
-    machine: Machine = "npu-hbm2", model: Model = None, phase: PhaseName = "decode",
-    batch: Batch = 1, tokens: Tokens = 512, kv: Keys = 512, formats: FormatText = "W8A8KV8",
-    program: ProgramFile = None, launch: LaunchValues = None, set_: Overrides = None,
-    as_json: AsJson = False,
-) -> int:
-    """Print the least time the machine's peaks allow, and which resource sets it."""
-    from archsim.report import bound_table, outcome_json
-
-    with _progress() as tell:
-        outcome = _outcome(model, machine, phase, batch, tokens, kv, formats, program, launch,
-                           set_, 0, tell, only_bound=True)
-    if isinstance(outcome, dict):
-        return _unfit(outcome, as_json)
-    _show(outcome_json(outcome) if as_json else bound_table(outcome), as_json)
-    return DONE
-
-
-def _outcome(
-    model: str | None, machine: str, phase: str, batch: int, tokens: int, kv: int, formats: str,
-    program: Path | None, launch: list[str] | None, overrides: list[str] | None, seed: int,
-    tell: Any, *, only_bound: bool = False,
-) -> Any:
-    """Return the outcome of the command line's job, or the record of what does not fit."""
-    from archsim.job import make_phase, prepare_model, prepare_program, run_job
-    from mapping.fit import DoesNotFit
-
-    if (model is None) == (program is None):
-        raise UserError("run must be given either --model or --program")
-    tell("mapping")
-    if program is not None:
-        job = prepare_program(program, machine, launch=_launch(launch), overrides=overrides or ())
-        return run_job(job, only_bound=only_bound, tell=tell)
-    made = prepare_model(str(model), machine, make_phase(phase, batch, tokens, kv),
-                         formats=formats, overrides=overrides or (), seed=seed)
-    if isinstance(made, DoesNotFit):
-        return made.to_dict() | {"sentence": made.sentence}
-    return run_job(made, only_bound=only_bound, tell=tell)
-
-
-def _launch(texts: list[str] | None) -> dict[str, int]:
-    values = {}
-    for text in texts or ():
-        name, _, number = text.partition("=")
-        try:
-            values[name] = int(number, 0)
-        except ValueError:
-            raise UserError(f"--launch must be name=integer, not {text!r}") from None
-    return values
-
-
-def _unfit(record: dict[str, Any], as_json: bool) -> int:
-    """Print the record of what does not fit."""
-    sentence = record.pop("sentence")
-    _show({"does_not_fit": record} if as_json else sentence, as_json)
-    return FAILED
-
-
 def _run_text(
-    model: str | None, text: Path, machine: str, overrides: list[str] | None,
-    output: Path | None, as_json: bool,
+    model: str | None, program: Path | None, text: Path, machine: str,
+    overrides: list[str] | None, output: Path | None, as_json: bool,
 ) -> int:
     """Run the sentences of `text` through a real encoder."""
     from archsim.text import run_text
     from archsim.text_report import text_table
 
-    if model is None:
+    if model is None or program is not None:
         raise UserError("--text must come with --model, the folder of a real model")
-    with _progress() as tell:
+    with progress() as tell:
         found = run_text(Path(model), text, machine, overrides=overrides or (), output=output,
                          tell=tell)
     _show(found.to_dict() if as_json else text_table(found), as_json)
     return DONE
+
+
+@app.command()
+def bound(
+    machine: Machine = "npu-hbm2", model: Model = None, phase: PhaseName = "decode",
+    batch: Batch = "1", tokens: Tokens = "512", kv: Keys = "512", formats: FormatText = "W8A8KV8",
+    program: ProgramFile = None, launch: LaunchValues = None, set_: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print the least time the machine's peaks allow, and which resource sets it."""
+    from archsim.report import bound_table, outcome_json
+    from mapping.fit import DoesNotFit
+
+    asked = _Asked(machine=machine, model=model, phase=phase, batch=batch, tokens=tokens, kv=kv,
+                   formats=formats, program=program, launch=launch, overrides=set_, seed="0")
+    with progress() as tell:
+        outcome = asked.outcome(tell, only_bound=True)
+    if isinstance(outcome, DoesNotFit):
+        return _unfit(outcome, as_json)
+    _show(outcome_json(outcome) if as_json else bound_table(outcome), as_json)
+    return DONE
+
+
+def _unfit(record: "DoesNotFit", as_json: bool) -> int:
+    """Print the record of what does not fit."""
+    _show({"does_not_fit": record.to_dict()} if as_json else record.sentence, as_json)
+    return FAILED
 
 
 @app.command()
@@ -187,7 +225,7 @@ def rtl(
     from archsim.rtl import emit_block
     from machine.load import read_machine
 
-    with _progress() as tell:
+    with progress() as tell:
         tell("emitting Verilog")
         files = emit_block(read_machine(machine, set_ or ()), block, output, wrap=wrap)
     names = [str(file) for file in files]
@@ -218,7 +256,7 @@ def check(
     """Check machines, models and programs; say what is wrong with the first that is not right."""
     from archsim.catalogue import check_file
 
-    found = [check_file(name, machine, _launch(launch)) for name in files]
+    found = [check_file(name, machine, launch_values(launch)) for name in files]
     _show(found if as_json else "\n".join(f"{f['file']}: {f['is']}" for f in found), as_json)
     return DONE
 
@@ -238,13 +276,15 @@ def doctor(as_json: AsJson = False) -> int:
 def diff_exec(
     program: Annotated[Path, typer.Argument(help="a program's text file")],
     machine: Machine = "tiny", launch: LaunchValues = None, set_: Overrides = None,
-    seed: Annotated[int, typer.Option("--seed", help="of the data golden runs on")] = 0,
-    as_json: AsJson = False,
+    seed: Seed = "0", as_json: AsJson = False,
 ) -> int:
     """Run a program in golden and in the simulator; name the first instruction where they part."""
     from archsim.agree import agree
 
-    found = agree(program, machine, launch=_launch(launch), overrides=set_ or (), seed=seed)
+    with progress() as tell:
+        tell("running golden and the simulator")
+        found = agree(program, machine, launch=launch_values(launch), overrides=set_ or (),
+                      seed=integer("--seed", seed, least=0))
     _show(found if as_json else found["sentence"], as_json)
     return DONE if found["agree"] else FAILED
 
@@ -258,6 +298,6 @@ def _show(thing: Any, as_json: bool) -> None:
 
     console = Console(soft_wrap=isinstance(thing, str))
     if not console.is_terminal:
-        console.width = 160
+        console.width = 100
     for part in thing if isinstance(thing, list) else [thing]:
         console.print(part, markup=False, highlight=False)

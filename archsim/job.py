@@ -10,9 +10,9 @@ from archsim.bound import Bound, bound
 from archsim.engine import simulate
 from machine.assembly import parse
 from machine.encoding import encode
-from machine.errors import UserError, must_be
+from machine.errors import UserError, must_be, unknown
 from machine.load import read_machine
-from machine.program import Launch, Program
+from machine.program import Launch, Program, SymbolKind
 from machine.verify import check
 from mapping.families import read_model
 from mapping.fit import DoesNotFit
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from archsim.result import SimResult
     from machine.chip import Machine
 
-__all__ = ["Job", "Outcome", "make_phase", "prepare_model", "prepare_program", "run_job"]
+__all__ = [
+    "Job", "Outcome", "launch_table", "make_phase", "prepare_model", "prepare_program",
+    "read_program", "run_job",
+]
 
 Tell = Callable[[str], None]
 
@@ -102,32 +105,60 @@ def prepare_model(
 
 
 def prepare_program(
-    path: Path, machine: str, *, launch: Mapping[str, int] | None = None,
-    overrides: Sequence[str] = (), tensors: Mapping[str, Sequence[int]] | None = None,
+    path: Path, machine: str, *, launch: Mapping[str, int | Sequence[int]] | None = None,
+    overrides: Sequence[str] = (),
 ) -> Job:
     """Assemble the text program at `path` for `machine` and verify it.
 
-    Raises `UserError` for a wrong file, program or launch value.
+    `launch` gives the program's launch entries an integer each and its launch tensors their
+    integers. Raises `UserError` for a wrong file, program or launch value.
     """
     chip = read_machine(machine, overrides)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: program must be a readable text file: {error}") from None
-    program = parse(text, where=path.name)
-    given = Launch(values=dict(launch or {}), tensors=dict(tensors or {}))
-    for name in given.values:
-        if name not in program.launch:
-            raise must_be("--launch", f"one of {', '.join(program.launch) or 'no entries'}", name)
+    program = read_program(path)
+    given = launch_table(program, launch or {})
     check(program, given, chip)
     return Job(name=program.name, machine=chip, program=program, launch=given,
                title=f"program {program.name} on {chip.name}")
 
 
+def read_program(path: Path) -> Program:
+    """Assemble the text program at `path`; raises `UserError` for a wrong file or text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: program must be a readable file: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: program must be text in UTF-8") from None
+    return parse(text, where=path.name)
+
+
+def launch_table(program: Program, given: Mapping[str, int | Sequence[int]]) -> Launch:
+    """Return `given` as a launch table: a list for a tensor's name, an integer for an entry's.
+
+    Raises `UserError` for a name that `program` has not, and for a list where it has an entry.
+    """
+    tensors = [symbol.name for symbol in program.symbols if symbol.kind is SymbolKind.LAUNCH]
+    values: dict[str, int] = {}
+    lists: dict[str, list[int]] = {}
+    for name, value in given.items():
+        if name in tensors:
+            lists[name] = [value] if isinstance(value, int) else list(value)
+        elif name not in program.launch:
+            if not program.launch and not tensors:
+                raise UserError(f"{program.name}: --launch must not be given: "
+                                "the program has no launch entries")
+            raise unknown("launch entry", name, [*program.launch, *tensors], where=program.name)
+        elif not isinstance(value, int):
+            raise must_be(f"launch entry {name}", "one integer", list(value), where=program.name)
+        else:
+            values[name] = value
+    return Launch(values, lists)
+
+
 def run_job(job: Job, *, only_bound: bool = False, tell: Tell = lambda text: None) -> Outcome:
     """Simulate `job` (or only its bound); `tell` is called with each step's name as it begins."""
     tell("counting work")
-    limit = bound(job.program, job.machine, job.launch)
+    limit = bound(job.program, job.machine, job.launch, job.values)
     if only_bound:
         return Outcome(job=job, bound=limit)
     tell("simulating")

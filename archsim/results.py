@@ -7,7 +7,6 @@ Same job, same bytes, ``manifest.when`` in ``run.json`` apart. Column names carr
 import csv
 import io
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -21,13 +20,19 @@ import tomli_w
 from archsim.accounting import CLASSES
 from archsim.energy import EnergyRow, energy
 from archsim.job import Outcome
+from archsim.result import SimResult
 from archsim.trace import write_trace
 from machine.errors import UserError
 from machine.load import config_hash, resolved
 
-__all__ = ["SCHEMA_VERSION", "summary", "write_directory", "write_results"]
+__all__ = ["SCHEMA_VERSION", "check_output", "summary", "write_directory", "write_results"]
 
 SCHEMA_VERSION = 1
+# Every name that a run or a text run writes; a directory with another one is not replaced.
+RESULT_FILES = frozenset({
+    "run.json", "config.resolved.toml", "layers.csv", "stalls.csv", "energy.csv", "trace.json.gz",
+    "embeddings.npy", "embeddings.csv",
+})
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -73,42 +78,55 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     return data
 
 
-def write_results(outcome: Outcome, directory: Path, *, force: bool = False) -> Path:
-    """Write the results of `outcome` into `directory` and return it (`write_directory`)."""
-    return write_directory(directory, lambda at: _write_files(outcome, at), force=force)
+def write_results(outcome: Outcome, directory: Path) -> Path:
+    """Write the results of `outcome` into `directory` and return it, as `write_directory` does."""
+    return write_directory(directory, lambda at: _write_files(outcome, at))
 
 
-def write_directory(
-    directory: Path, write: Callable[[Path], None], *, force: bool = False
-) -> Path:
+def write_directory(directory: Path, write: Callable[[Path], None]) -> Path:
     """Let `write` fill a new directory, give it the name `directory`, and return that.
 
-    A directory that exists is replaced if it holds an earlier run's results, or with `force`;
-    otherwise `UserError`. Nothing half-written is left behind.
+    Whatever stops it, an interrupt too, nothing half-written is left, and a directory that was
+    there is as it was. Raises `UserError` as `check_output` does, and where nothing can be written.
     """
     directory = directory.absolute()
-    if directory.exists() and not force and not _ours(directory):
-        raise UserError(f"{directory}: --output must be new, empty or an earlier run's directory")
+    check_output(directory)
+    temporary = None
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        whole = temporary / directory.name
+        whole.mkdir()
+        write(whole)
+        _put_in_place(whole, directory, temporary / "earlier")
     except OSError as error:
         raise UserError(f"{directory}: --output must be writable: {error.strerror}") from None
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        temporary.rename(directory)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
     return directory
 
 
-def _ours(directory: Path) -> bool:
-    return directory.is_dir() and (
-        (directory / "run.json").is_file() or not any(directory.iterdir()))
+def check_output(directory: Path) -> None:
+    """Raise `UserError` unless `directory` is new, empty, or holds a run's results alone."""
+    if not directory.exists():
+        return
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else {""}
+    if names and not ("run.json" in names and names <= RESULT_FILES):
+        raise UserError(f"{directory}: --output must be new, empty or an earlier run's directory")
+
+
+def _put_in_place(whole: Path, directory: Path, aside: Path) -> None:
+    """Rename `whole` to `directory`; what had that name goes `aside`, and back if this fails."""
+    had = directory.exists()
+    if had:
+        directory.rename(aside)
+    try:
+        whole.rename(directory)
+    except BaseException:
+        if had:
+            aside.rename(directory)
+        raise
 
 
 def _write_files(outcome: Outcome, at: Path) -> None:
@@ -122,11 +140,11 @@ def _write_files(outcome: Outcome, at: Path) -> None:
     if result is None:
         return
     ops = result.program.ops
-    period_ps = float(result.tick_ps)
     (at / "layers.csv").write_text(_table(
-        ("layer", "operation", "instructions", "start_ps", "end_ps", "span_ps", "critical_ps"),
-        ((o.layer, ops[o.op] if ops else "", o.instructions, o.start * period_ps,
-          o.last * period_ps, o.span * period_ps, o.busy * period_ps) for o in result.operations),
+        ("layer", "operation", "instructions", "start_ps", "end_ps", "busy_ps", "charged_ps"),
+        ((o.layer, ops[o.op] if ops else "", o.instructions,
+          *(_ps(ticks, result) for ticks in (o.start, o.last, o.busy, o.charged)))
+         for o in result.operations),
     ), encoding="utf-8")
     (at / "stalls.csv").write_text(_table(
         ("resource", "total_ticks", *(f"{name}_ticks" for name in CLASSES)),
@@ -136,6 +154,11 @@ def _write_files(outcome: Outcome, at: Path) -> None:
     (at / "energy.csv").write_text(_table(EnergyRow.columns(), (
         row.cells() for row in energy(result))), encoding="utf-8")
     write_trace(result, at / "trace.json.gz")
+
+
+def _ps(ticks: int, result: SimResult) -> int | float:
+    exact = ticks * result.tick_ps
+    return exact.numerator if exact.denominator == 1 else float(exact)
 
 
 def _table(header: tuple[str, ...], rows: Any) -> str:

@@ -1,5 +1,6 @@
 """The one door from the simulator's side to the RTL: emits a block's Verilog."""
 
+import tempfile
 from pathlib import Path
 
 from machine.chip import Machine
@@ -15,7 +16,8 @@ def emit_block(machine: Machine, block: str, directory: Path, *, wrap: str | Non
     """Write Verilog and a JSON of ports and parameters of `block` into `directory`.
 
     `wrap` is None or ``"axi"``: AXI4-Lite control and AXI4-Stream data around it. Returns the
-    files written. Raises `UserError` for a block without RTL or where Amaranth is missing.
+    files written; nothing half-written is left. Raises `UserError` for a block without RTL, where
+    Amaranth is missing, and where nothing can be written.
     """
     if block not in BLOCKS:
         raise unknown("--block", block, BLOCKS)
@@ -25,4 +27,12 @@ def emit_block(machine: Machine, block: str, directory: Path, *, wrap: str | Non
         from hw.verilog import emit_systolic
     except ImportError as error:
         raise UserError(f"rtl needs the extra 'rtl' (pip install archsim[rtl]): {error}") from None
-    return list(emit_systolic(machine.arrays[0], directory, wrap=wrap))
+    directory = directory.absolute()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".rtl-", dir=directory) as temporary:
+            made = emit_systolic(machine.arrays[0], temporary, wrap=wrap)
+            return [path.replace(directory / path.name) for path in made]
+    except OSError as error:
+        raise UserError(f"{directory}: --output must be a directory that can be written: "
+                        f"{error.strerror}") from None
