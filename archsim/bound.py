@@ -16,8 +16,10 @@ from machine.chip import Machine
 from machine.control import Cursor
 from machine.opcodes import Opcode
 from machine.program import Launch, Program, QueueKind, Space
+from mapping.formats import Formats
+from mapping.workload import VectorStep, Workload
 
-__all__ = ["Bound", "bound", "bound_of", "work_of"]
+__all__ = ["Bound", "bound", "bound_of", "bound_of_workload", "work_of"]
 
 _UNITS = (QueueKind.ARRAY, QueueKind.VECTOR, QueueKind.DMA, QueueKind.LINK)
 
@@ -84,19 +86,40 @@ def bound_of(work: Sequence[Work], machine: Machine) -> Bound:
     return Bound(terms.get(resource, 0), resource, terms)
 
 
+def bound_of_workload(workload: Workload, formats: Formats, machine: Machine) -> Bound:
+    """Return the bound of a model's phase on one chip, before it is mapped.
+
+    Parameters and the visible cache are read from DRAM once, new keys and values written; what the
+    units do is spread over all of them.
+    """
+    bits = {role: formats.of(role).bits for role in ("weight", "kv")}
+    moved = (workload.weight_elements * bits["weight"] // 8
+             + (workload.kv_read_elements + workload.kv_written_elements) * bits["kv"] // 8)
+    elements = sum(step.rows * step.width for _, step in workload.walk()
+                   if isinstance(step, VectorStep))
+    terms = _peaks(machine, workload.macs, elements, moved)
+    resource = max(terms, key=lambda name: terms[name])
+    return Bound(terms[resource], resource, terms)
+
+
+def _peaks(machine: Machine, macs: int, elements: int, dram_bytes: int) -> dict[str, int]:
+    """Return the least ticks of one chip's arrays, vector units and DRAM."""
+    ticks = machine.ticks
+    return {
+        "arrays": _ticks(macs, sum(a.count * a.macs_per_cycle for a in machine.arrays),
+                         min(ticks(a.clock) for a in machine.arrays)),
+        "vectors": _ticks(elements, sum(v.count * v.lanes for v in machine.vectors),
+                          min(ticks(v.clock) for v in machine.vectors)),
+        "dram": _ticks(dram_bytes, machine.dram.peak_bytes_per_cycle, ticks(machine.dram.clock)),
+    }
+
+
 def _terms(work: Work, machine: Machine) -> dict[str, int]:
     """Return the least ticks of every resource of one chip."""
     ticks = machine.ticks
-    dram = machine.dram
-    terms = {
-        "arrays": _ticks(work.macs(), sum(a.count * a.macs_per_cycle for a in machine.arrays),
-                         min(ticks(a.clock) for a in machine.arrays)),
-        "vectors": _ticks(work.elements, sum(v.count * v.lanes for v in machine.vectors),
-                          min(ticks(v.clock) for v in machine.vectors)),
-        "dram": _ticks(work.dram_bytes(), dram.peak_bytes_per_cycle, ticks(dram.clock)),
-        "crossbar": _ticks(work.moved_bytes(Opcode.LOAD, Opcode.STORE),
-                           machine.crossbar.bytes_per_cycle, ticks(machine.crossbar.clock)),
-    }
+    terms = _peaks(machine, work.macs(), work.elements, work.dram_bytes())
+    terms["crossbar"] = _ticks(work.moved_bytes(Opcode.LOAD, Opcode.STORE),
+                               machine.crossbar.bytes_per_cycle, ticks(machine.crossbar.clock))
     if machine.links is not None:
         rate = machine.links.count * machine.links.bytes_per_cycle
         period = ticks(machine.links.clock)

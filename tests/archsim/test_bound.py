@@ -7,13 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archsim.accounting import CLASSES
-from archsim.bound import bound, work_of
+from archsim.bound import bound, bound_of_workload, work_of
 from archsim.engine import simulate
 from machine.assembly import parse
 from machine.buffer import PortConfig
 from machine.link import LinkConfig
 from machine.load import read_machine
 from machine.program import Launch
+from mapping.families import read_model
+from mapping.formats import parse_formats
+from mapping.operators import operators
+from mapping.workload import decode
 
 HEAD = """program t version 1
 needs systolic vector
@@ -56,6 +60,22 @@ stream chip0.vector0
     assert found.terms["chip0.scratchpad.vector"] == -(-2 * 4 // 4)
     assert found.ticks == 3 * 2 * 20 * 24 * 16 // 128
     assert found.resource == "chip0.arrays"
+
+
+def test_a_phase_is_bound_by_its_weights_and_its_cache():
+    on, formats = read_machine("npu-hbm2"), parse_formats("W8A8KV8")
+    model = read_model("llama-2-7b")
+    found = bound_of_workload(operators(model, decode(16, 512)), formats, on)
+    # Every parameter but the embedding, of which 16 rows; keys and values of 512 positions read
+    # and one written, 32 layers, 16 sequences.
+    weights = 6_738_415_616 - 32000 * 4096 + 16 * 4096
+    cache = 2 * 16 * 32 * 4096 * (512 + 1)
+    assert found.resource == "dram"
+    assert found.ticks == -(-(weights + cache) // 1024)
+    # 16 tokens by every matrix, and 512 keys and values by every query.
+    matrices = 6_738_415_616 - 32000 * 4096 - 65 * 4096
+    macs = 16 * matrices + 2 * 16 * 32 * 4096 * 512
+    assert found.terms["arrays"] == -(-macs // (8 * 128 * 128))
 
 
 def test_work_follows_loops_predicates_and_edges(machine):

@@ -180,6 +180,15 @@ def test_a_read_costs_the_latency_of_where_it_looks(run, times, machine):
     assert found[4][1] == found[4][2]  # not run: r2 is 1
 
 
+def test_a_count_past_its_width_is_refused(run, machine):
+    on = machine()
+    narrow = replace(on, sequencer=replace(on.sequencer, token_bits=2))
+    fits = HEAD + "stream chip0.array0\n nop signal a:3\n halt\n"
+    run(fits, narrow)
+    with pytest.raises(UserError, match=r"^token a must be at most 3, not 4$"):
+        run(fits.replace("a:3", "a:4"), narrow)
+
+
 def test_a_deadlock_names_who_waits_for_what(run):
     with pytest.raises(UserError, match=r"^program must not deadlock: chip0\.array0\[0\] waits for "
                        r"a: 0 of 2; chip0\.vector0\[1\] waits for b: 0 of 1$"):
