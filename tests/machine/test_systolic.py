@@ -3,6 +3,8 @@
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from machine.pe import PeConfig
 from machine.systolic import (
@@ -139,6 +141,23 @@ def test_cycles_are_those_of_the_tiles_one_by_one(dataflow, m, n, k):
     assert cycles.total_cycles == end + CFG.latency_cycles + 1
     assert cycles.busy_cycles == sum(tile.act_beats for tile in tiles)
     assert min(cycles) >= 0 and sum(cycles) == cycles.total_cycles
+
+
+sizes = st.integers(1, 40)
+
+
+@given(rows=sizes, cols=sizes, acc_rows=st.integers(40, 90), m=st.integers(1, 200),
+       n=st.integers(1, 200), k=st.integers(1, 200), dataflow=st.sampled_from(["ws", "os"]))
+def test_no_matmul_is_faster_than_its_elements_or_its_streams(
+    rows, cols, acc_rows, m, n, k, dataflow
+):
+    cfg = SystolicConfig(rows=rows, cols=cols, acc_rows=acc_rows)
+    cycles = matmul_cycles(cfg, m, n, k, dataflow)
+    works = list(matmul_tiles(cfg, m, n, k, dataflow))
+    assert m * n * k <= cycles.busy_cycles * cfg.macs_per_cycle
+    assert cycles.total_cycles > sum(work.tile.weight_beats for work in works)
+    assert cycles.total_cycles > sum(work.tile.sum_beats for work in works)
+    assert cycles.total_cycles > cfg.latency_cycles
 
 
 def test_a_long_ws_matmul_keeps_every_row_busy_once_filled():
