@@ -18,7 +18,9 @@ from archsim.ports import Ports
 from machine.chip import Machine
 from machine.opcodes import Opcode
 
-__all__ = ["Dma", "MemoryClock"]
+__all__ = ["Dma", "Memories", "MemoryClock"]
+
+_NEVER = 1 << 60
 
 
 class MemoryClock:
@@ -46,7 +48,7 @@ class MemoryClock:
     def start(self, port: int, found: tuple[Piece, ...], base: int, *, write: bool, now: int,
               done: Callable[[int], None]) -> None:
         """Start the transfer of `found`, `base` bytes into the memory; call `done` at its end."""
-        cycle = -(-now // self.period)
+        cycle = max(-(-now // self.period), self.memory.now)
         whole = self._number
         lists = _lists(found, base)
         self._waiting[whole] = (done, len(lists))
@@ -87,6 +89,34 @@ class MemoryClock:
         if ended:
             self._soonest = min(self._earliest.values(), default=None)
         return bool(ended)
+
+
+class Memories:
+    """The memories of all chips; each has a port for every DMA engine and a last one for READs."""
+
+    def __init__(self, machine: Machine, chips: int):
+        self.clocks = [MemoryClock(machine, ports=machine.dma.count + 1) for _ in range(chips)]
+
+    def advance(self, until: int | None, at: At) -> bool:
+        """Go on to `until`; return whether a transfer ended on the way, or more is to be done.
+
+        None is no limit. No chip passes the end of another chip's transfer.
+        """
+        if len(self.clocks) == 1:
+            (clock,) = self.clocks
+            event = clock.next_event()
+            if event is None or (until is not None and event > until):
+                return False
+            return clock.advance(_NEVER if until is None else until, at)
+        ahead = [e for clock in self.clocks if (e := clock.next_event()) is not None]
+        if not ahead or (until is not None and min(ahead) > until):
+            return False
+        # No transfer ends before the least of `ahead`; one cycle at least is gained.
+        now = min(clock.memory.now * clock.period for clock in self.clocks)
+        step = max(min(ahead), now + self.clocks[0].period)
+        limit = step if until is None else min(step, until)
+        ended = [clock.advance(limit, at) for clock in self.clocks]
+        return any(ended) or until is None or limit < until
 
 
 def _lists(found: tuple[Piece, ...], base: int) -> list[tuple[int, list[int], Piece | None]]:

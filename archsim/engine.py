@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 from archsim.demand import Demand, Plan, Planner, operand_bits
-from archsim.dma import Dma, MemoryClock
+from archsim.dma import Dma, Memories
 from archsim.flight import Flight, Part
 from archsim.indirect import Values
 from archsim.lanes import Lane
@@ -39,7 +39,6 @@ __all__ = ["Engine", "simulate"]
 
 _CONTROL = (Opcode.SCALAR, Opcode.LOOP, Opcode.END)
 _DONE, _ISSUE = 0, 1  # phases of a tick
-_NEVER = 1 << 60
 
 
 def simulate(
@@ -90,13 +89,11 @@ class Engine:
         self._read = (machine.scratchpad.latency_cycles + 1) * machine.ticks(
             machine.scratchpad.clock)
         self._cross = machine.crossbar.latency_cycles * machine.ticks(machine.crossbar.clock)
-        # One port for each DMA engine, the last for READs.
-        self.clocks = [MemoryClock(machine, ports=machine.dma.count + 1)
-                       for _ in range(program.chips)]
+        self.memories = Memories(machine, program.chips)
         self.ports = [Ports(machine, self.at) for _ in range(program.chips)]
         self._dmas = [
             Dma(machine, clock, ports, self.at, self._record, self._retired)
-            for clock, ports in zip(self.clocks, self.ports, strict=True)
+            for clock, ports in zip(self.memories.clocks, self.ports, strict=True)
         ]
         self._links = None
         if machine.links is not None:
@@ -115,7 +112,7 @@ class Engine:
         events = self._events
         while True:
             until = events[0][0] if events else None
-            if self._advance_memories(until):
+            if self.memories.advance(until, self.at):
                 continue
             if not events:
                 break
@@ -130,25 +127,6 @@ class Engine:
         message = self._links.missing(stream) if self._links is not None else ""
         at = f"[{stream.head.pc}]" if stream.head is not None else ""
         return f"{stream.queue}{at} waits for {message or stream.waits_for}"
-
-    def _advance_memories(self, until: int | None) -> bool:
-        """Let the memories go on to `until`; return whether a transfer ended on the way."""
-        if len(self.clocks) == 1:
-            (clock,) = self.clocks
-            event = clock.next_event()
-            if event is None or (until is not None and event > until):
-                return False
-            return clock.advance(_NEVER if until is None else until, self.at)
-        ahead = [e for clock in self.clocks if (e := clock.next_event()) is not None]
-        if not ahead or (until is not None and min(ahead) > until):
-            return False
-        # No chip may pass the end of another chip's transfer; one cycle at least is gained.
-        step = min(ahead)
-        now = min(clock.memory.now * clock.period for clock in self.clocks)
-        step = max(step, now + self.clocks[0].period)
-        limit = step if until is None else min(step, until)
-        ended = [clock.advance(limit, self.at) for clock in self.clocks]
-        return any(ended) or until is None or limit < until
 
     def _resume(self, stream: Stream, tick: int) -> None:
         """Go on with `stream` at `tick`, after the completions there."""
@@ -267,7 +245,7 @@ class Engine:
         bits = operand_bits(source)
         word = -(-bits // 8)
         base = tile.address_bytes + tile.offset_elements * bits // 8
-        clock, cross = self.clocks[stream.queue.chip], self._cross
+        clock, cross = self.memories.clocks[stream.queue.chip], self._cross
 
         def ended(now: int) -> None:
             stream.reading = False

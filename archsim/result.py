@@ -67,8 +67,8 @@ def collect(engine: "Engine") -> SimResult:
     return SimResult(
         program=engine.program, machine=engine.machine, ticks=total, log=engine.log,
         accounts=accounts, operations=by_operation(engine.log), work=engine.work,
-        dram=[clock.memory.total() for clock in engine.clocks],
-        dram_energy=[clock.memory.energy() for clock in engine.clocks],
+        dram=[clock.memory.total() for clock in engine.memories.clocks],
+        dram_energy=[clock.memory.energy() for clock in engine.memories.clocks],
         parts=parts, rows=rows,
     )
 
@@ -115,7 +115,7 @@ def _ports(engine: "Engine", chip: int, total: int) -> dict[str, dict[str, int]]
 
 def _channels(engine: "Engine", chip: int, total: int) -> dict[str, dict[str, int]]:
     """Return the books of the DRAM channels."""
-    clock = engine.clocks[chip]
+    clock = engine.memories.clocks[chip]
     memory, period = clock.memory, clock.period
     if total // period > memory.now:
         memory.idle_until(total // period)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from machine.link import LinkConfig
 from machine.program import Launch
 
 HEAD = """program t version 1
@@ -120,3 +121,25 @@ def test_a_store_and_a_load_of_one_engine_complete_in_order(run, times, machine)
     body = "stream chip0.dma0\n load src=big dst=bigpad\n store src=pad dst=two\n halt\n"
     (_, _, big), (_, _, small) = times(run(HEAD + body), "chip0.dma0")
     assert small >= big
+
+
+def test_memories_of_two_chips_do_not_disturb_each_other(run, times, machine):
+    on = replace(machine(), chips=2,
+                 links=LinkConfig(count=1, bytes_per_cycle=8, latency_cycles=10))
+    loads = "stream chip{}.dma0\n loop {}\n load src=big dst=bigpad\n end\n halt\n"
+    alone = run(HEAD + loads.format(0, 5), on)
+    both = run(HEAD.replace("chips 1", "chips 2") + loads.format(0, 5) + loads.format(1, 9), on)
+    assert times(both, "chip0.dma0") == times(alone, "chip0.dma0")
+    assert times(both, "chip1.dma0")[:5] == times(alone, "chip0.dma0")
+    assert both.dram[1].reads == 9 * 64
+
+
+def test_slower_memory_moves_on_its_own_edges(run, times, machine):
+    base = machine()
+    clocks = (base.clocks[0], replace(base.clocks[1], period_ps=3000))
+    on = replace(base, clocks=clocks)
+    body = "stream chip0.dma0\n load src=one dst=pad\n halt\n"
+    (_, start, completion), = times(run(HEAD + body, on), "chip0.dma0")
+    asks = start + on.dma.setup_cycles
+    edge = -(-asks // 3) * 3
+    assert completion == edge + 3 * on.dram.read_latency_cycles + on.crossbar.latency_cycles + 1
