@@ -53,8 +53,8 @@ def run(
     `acts` is int [beats, rows] and `weights` int [beats, cols], the beats of all tiles in turn.
     A ``ws`` tile takes m rows of activations (elements from k on are ignored) and k rows of
     weights; an ``os`` tile takes k columns of activations (elements from m on are ignored) and k
-    rows of weights. Stored rows start as zero, as after power-up. Raises ``ValueError`` for a tile `cfg` cannot
-    execute and for a number of beats that is not the tiles'.
+    rows of weights. Stored rows start as zero, as after power-up. Raises ``ValueError`` for a tile
+    `cfg` cannot execute and for a number of beats that is not the tiles'.
     """
     needs = (sum(t.act_beats for t in tiles), sum(t.weight_beats for t in tiles))
     if needs != (len(acts), len(weights)):
