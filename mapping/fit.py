@@ -1,12 +1,12 @@
 """What does not fit: a record that says how much, where, and what would make it fit."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import lcm
 from typing import Any
 
 from machine.chip import Machine
 
-__all__ = ["DoesNotFit", "Unfit", "buffer_too_small"]
+__all__ = ["DoesNotFit", "Unfit", "buffer_too_small", "enlarged"]
 
 SHARE_BYTES = 4096  # buffers of a multiple of this are shared out exactly (mapping.plan)
 
@@ -16,7 +16,7 @@ class DoesNotFit:
     """A demand that exceeds a bound of the machine; a result, not an error."""
 
     operator: str  # what was being placed
-    resource: str  # the machine's key, as scratchpad.bytes
+    resource: str  # the machine's key, as scratchpad.bytes; `demand` there lifts this bound
     demand: int
     bound: int
     unit: str  # of both numbers
@@ -46,6 +46,12 @@ class Unfit(Exception):
     def __init__(self, record: DoesNotFit):
         super().__init__(record.sentence)
         self.record = record
+
+
+def enlarged(machine: Machine, record: DoesNotFit) -> Machine:
+    """Return `machine` with the bound of `record` lifted to its demand."""
+    block, field = record.resource.split(".")
+    return replace(machine, **{block: replace(getattr(machine, block), **{field: record.demand})})
 
 
 def buffer_too_small(

@@ -187,8 +187,8 @@ def _save(plan: Plan, k: HeadsKernel, part: Part, n: _Block) -> None:
     """Store one block of a part, k and v behind the tokens already cached."""
     o, store = plan.rings["o"], plan.store
     edges = (Edge(k.batch, ((1, n.batch),)), None, plan.edge(store, k.tokens, (2, n.tokens)), None)
-    shape = (n.batch, part.heads, n.tokens, k.head_dim)
-    saves = [(part.name, 0, part.out, shape[:4])]
+    shape: tuple[int, ...] = (n.batch, part.heads, n.tokens, k.head_dim)
+    saves = [(part.name, 0, part.out, shape)]
     if part.scale is not None:
         saves.append((f"{part.name}.scale", n.bytes(part, k.head_dim)[0], part.scale, shape[:3]))
     o.step(store)

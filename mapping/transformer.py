@@ -12,7 +12,7 @@ from machine.program import Capability, Launch, Program, Symbol, SymbolKind
 from machine.vector import VectorOp
 from mapping.attention import AttentionKernel, write_attention
 from mapping.builder import ProgramBuilder
-from mapping.fit import DoesNotFit, Unfit
+from mapping.fit import DoesNotFit, Unfit, enlarged
 from mapping.formats import Formats
 from mapping.gemm import GemmKernel, write_gemm
 from mapping.heads import HeadsKernel, Part, write_heads
@@ -25,6 +25,8 @@ from mapping.workload import Phase
 __all__ = ["Mapped", "Weight", "map_model"]
 
 HIDDEN = "float16"  # activations between quantised products
+CODE = "int8"  # activations as the arrays read them, where they are quantised
+ATTEMPTS = 12  # enlargements tried for what does not fit
 CAPABILITIES = frozenset({Capability.SYSTOLIC, Capability.VECTOR, Capability.INDIRECT})
 
 
@@ -88,11 +90,38 @@ class Mapped:
 def map_model(
     model: Model, phase: Phase, machine: Machine, formats: Formats
 ) -> Mapped | DoesNotFit:
-    """Return the program of `model` in `phase` on `machine`, or the record of what does not fit."""
+    """Return the program of `model` in `phase` on `machine`, or the record of what does not fit.
+
+    The record's first lever, where it begins with ``--set``, was tried: all of it makes it fit.
+    Raises `UserError` for formats that the arrays do not multiply.
+    """
+    _check_formats(formats)
     try:
         return _Mapper(model, phase, machine, formats).run()
     except Unfit as unfit:
-        return unfit.record
+        record = unfit.record
+    settings, miss = {}, record
+    for _ in range(ATTEMPTS):
+        settings[miss.resource] = miss.demand
+        machine = enlarged(machine, miss)
+        try:
+            _Mapper(model, phase, machine, formats).run()
+        except Unfit as unfit:
+            miss = unfit.record
+            continue
+        lever = " ".join(f"--set {key}={value}" for key, value in settings.items())
+        return replace(record, levers=(lever, *record.levers[1:]))
+    return replace(record, levers=record.levers[1:])
+
+
+def _check_formats(formats: Formats) -> None:
+    """Refuse what the kernels do not write: floats beside codes, codes wider than the arrays'."""
+    w, a, kv = (formats.of(role) for role in ("weight", "activation", "kv"))
+    floats = {w.name, a.name, kv.name} == {HIDDEN}
+    weights = w.name in (f"int{bits}" for bits in range(2, 9))
+    codes = weights and a.name == CODE and kv.name in (CODE, HIDDEN)
+    if not floats and not codes:
+        raise must_be("--formats", "W2 to W8 with A8 and KV8 or KV16, or W16A16KV16", str(formats))
 
 
 class _Mapper:
@@ -124,17 +153,23 @@ class _Mapper:
         if self.model.kind == "decoder":
             with self.plan.loop(1):
                 self._head()
-        capacity = self.machine.dram.capacity_bytes
-        if self.builder.dram_bytes > capacity:
-            raise Unfit(DoesNotFit(
-                f"{self.model.name}, weights and cache", "dram capacity", self.builder.dram_bytes,
-                capacity, "bytes", ("more channels", "fewer bits an element (--formats)",
-                                    "a smaller batch")))
+        self._check_capacity()
         return Mapped(
             program=self.builder.build(CAPABILITIES), model=self.model, phase=self.phase,
             formats=self.formats, weights=tuple(self.weights), vectors=tuple(self.vectors),
             tilings=tuple(self.tilings), dram_bytes=self.builder.dram_bytes,
         )
+
+    def _check_capacity(self) -> None:
+        dram, need = self.machine.dram, self.builder.dram_bytes
+        if need > dram.capacity_bytes:
+            channels = -(-need // (dram.capacity_bytes // dram.channels))
+            channels = 1 << (channels - 1).bit_length()  # a power of two
+            raise Unfit(DoesNotFit(
+                f"{self.model.name}, weights and cache of {need} bytes", "dram.channels", channels,
+                dram.channels, "channels", (f"--set dram.channels={channels}",
+                                            "fewer bits an element (--formats)",
+                                            "a smaller batch (--batch)")))
 
     def _scratch(self, name: str, shape: tuple[int, ...], form: str, *,
                  kind: SymbolKind = SymbolKind.SCRATCH) -> Tensor:
