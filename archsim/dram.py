@@ -7,7 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from archsim import dram_kernel as at
-from archsim.dram_groups import join_equal_channels, leave_unequal_channels
+from archsim.dram_groups import (
+    bounds,
+    join_equal_channels,
+    leave_unequal_channels,
+    share_labels,
+)
 from archsim.dram_state import constants, fresh_state, fresh_transfers, ranks_of
 from archsim.dram_trace import Command
 from machine.config import require
@@ -91,12 +96,13 @@ class Memory:
         self._moves = fresh_transfers(self._k)
         self._listed = np.zeros((1, 2), np.int64)
         self._started = np.zeros(ports, np.int64)
-        self._trace = np.zeros((TRACE_ROWS if record else 0, 6), np.int64)
+        self._trace = np.full((TRACE_ROWS if record else 1, 6), 0 if record else -1, np.int64)
         self._credit = np.zeros((cfg.channels, at.STATE - at.ACTIVATES), np.int64)
         low, bits = cfg.fields["ch"]
         self._stripe_bytes = cfg.burst_bytes << (low + bits)
         self._tags: dict[int, tuple[int, int]] = {}  # row of `_moves` -> (start order, tag)
         self._unequal: set[int] = set()  # rows of transfers whose share differs by channel
+        self._labels: dict[int, np.ndarray] = {}  # of transfers that differ between channels
         self._order = 0
         self._oldest = [0] * ports  # first transfer of each port that is not done
 
@@ -169,7 +175,9 @@ class Memory:
         """Return a cycle no transfer ends before; None when no transfer is under way."""
         if not self._tags:
             return None
-        return max(self.now, int(at.next_event(self._k, self._s, self._moves)))
+        leads = self._s[:, at.LEADER] == np.arange(len(self._s))
+        ended = self._moves[self._moves[:, at.M_LEFT] == 0, at.M_LAST]
+        return max(self.now, min(self._s[leads, at.NEXT].tolist() + ended.tolist()))
 
     def idle_until(self, now: int) -> None:
         """Let time pass with no transfer under way; refresh goes on."""
@@ -226,15 +234,20 @@ class Memory:
         under_way = started - self._oldest[port]
         require(under_way < DEPTH, "transfers of a port", f"fewer than {DEPTH}", under_way)
         row = port * DEPTH + started % DEPTH
-        self._moves[row] = (*move, now, 0, at.NEVER, 0)
+        low, high = bounds(self._k, move, self._listed)
+        left = int((high - low).sum())
+        self._moves[row] = (*move, now, left, at.NEVER, 0)
         if not self._alone:
-            if not self._unequal:  # what a channel has yet to do of them is not in its state
-                join_equal_channels(self._k, self._s, self._credit, self.now)
+            labels = list(self._labels.values())
+            join_equal_channels(self._k, self._s, self._credit, self.now, labels)
             if not equal:
-                self._unequal.add(row)
-                label = at.alike(self._k, self._moves[row], self._listed)
-                leave_unequal_channels(self._s, label)
-        at.start(*self._arrays, port)
+                self._labels[row] = share_labels(self._k, low, high)
+                leave_unequal_channels(self._s, self._labels[row])
+        self._started[port] += 1
+        for channel in set(self._s[:, at.LEADER].tolist()):
+            state = self._s[channel]
+            at.refill(self._k, state, *self._arrays[2:], channel, port)
+            state[at.NEXT] = min(state[at.NEXT], now)
         self._tags[row] = (self._order, tag)
         self._order += 1
 
@@ -249,6 +262,7 @@ class Memory:
                 moves[row, at.M_LEFT] = -1
                 self._unequal.discard(row)
                 del self._tags[row]
+                self._labels.pop(row, None)
         if done:
             for port, started in enumerate(self._started.tolist()):
                 rows = (port * DEPTH + i % DEPTH for i in range(self._oldest[port], started))
@@ -258,7 +272,7 @@ class Memory:
 
     def _fetch_trace(self) -> bool:
         """Move recorded commands into `trace`; return whether the buffer was full."""
-        if not len(self._trace):
+        if self._trace[0, 0] < 0:
             return False
         used, cfg = int(self._trace[0, 0]), self.cfg
         for cycle, channel, command, bank, row, column in self._trace[1 : used + 1].tolist():

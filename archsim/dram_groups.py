@@ -10,11 +10,35 @@ import numpy as np
 from archsim import dram_kernel as at
 from archsim.dram_state import ranks_of
 
-__all__ = ["join_equal_channels", "leave_unequal_channels"]
+__all__ = ["bounds", "join_equal_channels", "leave_unequal_channels", "share_labels"]
 
 COUNTERS = slice(at.ACTIVATES, at.STATE)
 TIMES = [at.ROW_BUS, at.COLUMN_BUS, at.ACCEPT, at.BUSY_SINCE]
 PLAIN = [at.COUNT, at.PASSED, at.TURN, at.DATA_END, at.LAST_KIND, at.LAST_RANK]
+
+
+def bounds(
+    k: np.ndarray, move: tuple[int, ...], listed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first burst of each piece of a transfer, and the one after its last."""
+    if move[at.M_LISTED] >= 0:
+        base = listed[move[at.M_LISTED] : move[at.M_LISTED] + move[at.M_PIECES], 0]
+    else:
+        base = move[at.M_BASE] + move[at.M_STRIDE] * np.arange(move[at.M_PIECES])
+    last = (base + (move[at.M_BYTES] - 1)) >> k[at.BURST_BITS]
+    return base >> k[at.BURST_BITS], last + 1
+
+
+def share_labels(k: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return for each channel the first channel with the same bursts of the given pieces.
+
+    Bursts are the same when they have the same numbers within their channels, in the same order.
+    """
+    channels = np.arange(int(k[at.CHANNELS]))[:, None]
+    below = getattr(at.below, "py_func", at.below)  # the same source, on arrays
+    share = np.concatenate([below(k, channels, low), below(k, channels, high)], axis=1)
+    _, first, label = np.unique(share, axis=0, return_index=True, return_inverse=True)
+    return first[label.reshape(-1)]
 
 
 def leave_unequal_channels(s: np.ndarray, label: np.ndarray) -> None:
@@ -31,15 +55,21 @@ def leave_unequal_channels(s: np.ndarray, label: np.ndarray) -> None:
         s[s[members[0], at.LEADER], at.MEMBERS] = len(members)
 
 
-def join_equal_channels(k: np.ndarray, s: np.ndarray, credit: np.ndarray, now: int) -> None:
-    """Let leaders with equal futures become one; `credit` keeps each channel's own counts."""
+def join_equal_channels(
+    k: np.ndarray, s: np.ndarray, credit: np.ndarray, now: int, labels: list[np.ndarray]
+) -> None:
+    """Let leaders with equal futures become one; `credit` keeps each channel's own counts.
+
+    `labels` are those of the transfers under way: what is still to come of them must be equal too.
+    """
     leaders = np.flatnonzero(s[:, at.LEADER] == np.arange(len(s))).tolist()
     if len(leaders) == 1:
         return
     known: dict[bytes, int] = {}
     for channel in leaders:
         _settle(k, s[channel], now)
-        first = known.setdefault(_future(k, s[channel], now), channel)
+        work = np.array([label[channel] for label in labels], np.int64).tobytes()
+        first = known.setdefault(_future(k, s[channel], now) + work, channel)
         if first == channel:
             continue
         members = s[:, at.LEADER] == channel

@@ -12,7 +12,7 @@ costs more than most of them do.
 import numpy as np
 from numba import njit
 
-__all__ = ["alike", "issue", "next_event", "ready_at", "run", "start"]
+__all__ = ["below", "issue", "ready_at", "refill", "run"]
 
 NEVER = 1 << 62
 # Commands, in the order of machine.dram.COMMANDS; columns of a timer.
@@ -201,14 +201,6 @@ def _consider(k, x, index, place):
     _offer(x, time, group, rival, index)
 
 
-@njit(cache=True)
-def _pick(k, x):
-    """Choose the next command of the channel and when it goes."""
-    x[PICK_KNOWN] = 1
-    if not _pick_steady(k, x):
-        _pick_among_all(k, x)
-
-
 @njit(cache=True, inline="always")
 def _pick_steady(k, x):
     """Choose as `_pick_among_all` does where the oldest request is the best hit; else return 0."""
@@ -219,6 +211,7 @@ def _pick_steady(k, x):
     timer = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS + kind
     if time > max(max(x[COLUMN_BUS], x[NOW]), x[timer]) or time >= x[STEADY_DUE]:
         return False  # another hit may come before this one, or a refresh
+    x[PICK_KNOWN] = 1
     x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_INDEX] = time, BY_COLUMN, NEVER, 0
     x[STEADY] = UNSCANNED
     if x[MISS_INDEX] > 0:
@@ -230,7 +223,7 @@ def _pick_steady(k, x):
 @njit(cache=True)
 def _pick_among_all(k, x):
     """Choose among refresh and all requests, and note whether they are steady."""
-    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL] = NEVER, BY_ROW, NEVER
+    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_KNOWN] = NEVER, BY_ROW, NEVER, 1
     x[SCAN] += 1
     scan, due, miss, miss_bank = x[SCAN], NEVER, -1, -1
     if k[REFRESHES]:
@@ -267,11 +260,12 @@ def _pick_among_all(k, x):
 
 
 @njit(cache=True)
-def _below(k, channel, burst):
+def below(k, channel, burst):
     """Return how many bursts with a smaller number than `burst` lie in `channel`."""
     span = k[CHANNEL_LOW] + k[CHANNEL_BITS]
     inside = (burst & ((1 << span) - 1)) - (channel << k[CHANNEL_LOW])
-    return ((burst >> span) << k[CHANNEL_LOW]) + min(max(inside, 0), 1 << k[CHANNEL_LOW])
+    inside = np.minimum(np.maximum(inside, 0), 1 << k[CHANNEL_LOW])
+    return ((burst >> span) << k[CHANNEL_LOW]) + inside
 
 
 @njit(cache=True)
@@ -285,7 +279,7 @@ def _bounds(k, move, listed, piece):
 
 
 @njit(cache=True, inline="always")
-def _refill(k, x, m, listed, started, channel, port):
+def refill(k, x, m, listed, started, channel, port):
     """Move an empty lane on to the port's next piece with a burst in this channel, if any."""
     at = k[AT_LANE] + port * L_WIDTH
     while x[at + L_BURST] >= x[at + L_END] and x[at + L_SEQUENCE] < started[port]:
@@ -296,7 +290,7 @@ def _refill(k, x, m, listed, started, channel, port):
             continue
         low, high, kind = _bounds(k, m[i], listed, x[at + L_PIECE])
         x[at + L_PIECE] += 1
-        x[at + L_BURST], x[at + L_END] = _below(k, channel, low), _below(k, channel, high)
+        x[at + L_BURST], x[at + L_END] = below(k, channel, low), below(k, channel, high)
         x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, m[i, M_SINCE]
 
 
@@ -450,8 +444,8 @@ def _act(k, x, m, trace, now):
                 x[place + Q_OPENED] = 2
             issue(k, x, command, bank, row, now)
             x[STEADY] = 0
-    if len(trace):
-        n = trace[0, 0] + 1  # the first row holds how many follow
+    if trace[0, 0] >= 0:  # the first row holds how many follow, or -1
+        n = trace[0, 0] + 1
         trace[0, 0] = n
         trace[n, 0], trace[n, 1], trace[n, 2] = now, x[LEADER], command
         trace[n, 3], trace[n, 4], trace[n, 5] = bank, row, column
@@ -472,12 +466,6 @@ def _skip_refreshes(k, x, horizon):
             x[at + DUE] += skipped * k[REFI]
             x[REFRESHED] += skipped
             x[ACTIVE] += skipped * k[RFC]
-    x[PICK_KNOWN] = 0
-
-
-@njit(cache=True)
-def _full(trace):
-    return len(trace) > 0 and trace[0, 0] == len(trace) - 1
 
 
 @njit(cache=True)
@@ -489,36 +477,23 @@ def _advance(k, x, m, listed, started, trace, horizon):
     done = NEVER
     while True:
         arrival = _arrival(k, x)
-        if not x[PICK_KNOWN]:
-            _pick(k, x)
+        if not x[PICK_KNOWN] and not _pick_steady(k, x):
+            _pick_among_all(k, x)
             quiet = min(arrival, horizon)
             idle = x[COUNT] == 0 and k[REFRESHES] and k[SHORTCUTS]
             if idle and quiet - x[PICK_TIME] > 2 * k[REFI]:
                 _skip_refreshes(k, x, quiet)
-                _pick(k, x)
+                _pick_among_all(k, x)
         now = min(arrival, x[PICK_TIME])
         x[NEXT] = now
-        if now >= min(horizon, done) or _full(trace):
+        if now >= min(horizon, done) or trace[0, 0] == len(trace) - 1:
             return done
         x[NOW] = now
         if arrival == now:
             port = _accept(k, x, now)
-            _refill(k, x, m, listed, started, x[LEADER], port)
+            refill(k, x, m, listed, started, x[LEADER], port)
         else:
             done = min(done, _act(k, x, m, trace, now))
-
-
-@njit(cache=True)
-def next_event(k, s, m):
-    """Return a cycle before which no channel does anything and no transfer ends."""
-    earliest = NEVER
-    for c in range(k[CHANNELS]):
-        if s[c, LEADER] == c:
-            earliest = min(earliest, s[c, NEXT])
-    for i in range(k[PORTS] * k[DEPTH]):
-        if m[i, M_LEFT] == 0:
-            earliest = min(earliest, m[i, M_LAST])
-    return earliest
 
 
 @njit(cache=True)
@@ -539,49 +514,9 @@ def run(k, s, m, listed, started, trace, until):
         for c in range(k[CHANNELS]):
             if s[c, LEADER] == c:
                 now = min(now, s[c, NEXT])
-        if now >= until or _full(trace):
+        if now >= until or trace[0, 0] == len(trace) - 1:
             return until
         horizon = until if leaders == 1 else min(until, now + window)
         for c in range(k[CHANNELS]):
             if s[c, LEADER] == c and s[c, NEXT] < horizon:
                 until = min(until, _advance(k, s[c], m, listed, started, trace, horizon))
-
-
-@njit(cache=True)
-def alike(k, move, listed):
-    """Return for each channel the first channel whose bursts of a transfer are the same.
-
-    Bursts are the same when they have the same numbers within their channels, in the same order.
-    """
-    label = np.arange(k[CHANNELS])
-    for c in range(k[CHANNELS]):
-        for other in range(c):
-            if label[other] == other and _same_share(k, move, listed, c, other):
-                label[c] = other
-                break
-    return label
-
-
-@njit(cache=True)
-def _same_share(k, move, listed, a, b):
-    for piece in range(move[M_PIECES]):
-        low, high, _ = _bounds(k, move, listed, piece)
-        if _below(k, a, low) != _below(k, b, low) or _below(k, a, high) != _below(k, b, high):
-            return False
-    return True
-
-
-@njit(cache=True)
-def start(k, s, m, listed, started, port):
-    """Put the transfer written to the port's next row of `m` under way."""
-    i = port * k[DEPTH] + (started[port] & (k[DEPTH] - 1))
-    left = 0
-    for piece in range(m[i, M_PIECES]):
-        low, high, _ = _bounds(k, m[i], listed, piece)
-        left += high - low
-    m[i, M_LEFT] = left
-    started[port] += 1
-    for c in range(k[CHANNELS]):
-        if s[c, LEADER] == c:
-            _refill(k, s[c], m, listed, started, c, port)
-            s[c, NEXT] = min(s[c, NEXT], m[i, M_SINCE])

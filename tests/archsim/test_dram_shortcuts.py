@@ -137,6 +137,23 @@ def test_channels_part_for_unequal_work_and_join_again():
     assert [memory.counters(c).reads for c in range(8)] == [64 + 16 + 64, *[64 + 64] * 7]
 
 
+def test_channels_do_not_join_while_unequal_work_is_still_to_come():
+    def both(**options):
+        memory = Memory(HBM2, **options)
+        # All channels serve the first piece alike; the second is channel 0's alone.
+        pieces = [*range(0, STRIPE, 1024), STRIPE]
+        memory.start_list(
+            0, 0, write=False, addresses_bytes=pieces, row_bytes=1024, now=memory.now + 5000
+        )
+        memory.start(
+            1, 1, write=False, address_bytes=0, row_bytes=STRIPE, rows=1, now=memory.now + 10
+        )
+        done = memory.advance(FAR) + memory.advance(FAR)
+        return done, history(memory, 8)
+
+    assert both() == both(shortcuts=False)
+
+
 def test_channels_with_different_open_rows_do_not_join():
     memory = Memory(replace(HBM2, refresh="off"))
     go = {"write": False, "rows": 1}
