@@ -140,14 +140,13 @@ def test_channels_part_for_unequal_work_and_join_again():
 def test_channels_do_not_join_while_unequal_work_is_still_to_come():
     def both(**options):
         memory = Memory(HBM2, **options)
-        # All channels serve the first piece alike; the second is channel 0's alone.
-        pieces = [*range(0, STRIPE, 1024), STRIPE]
-        memory.start_list(
-            0, 0, write=False, addresses_bytes=pieces, row_bytes=1024, now=memory.now + 5000
-        )
+        # The first piece is alike for all; of the second, channel 0 has the next row of a bank
+        # that the first leaves open, the others the first row of the last bank.
         memory.start(
-            1, 1, write=False, address_bytes=0, row_bytes=STRIPE, rows=1, now=memory.now + 10
-        )
+            0, 0, write=False, address_bytes=0, row_bytes=STRIPE, rows=2,
+            stride_bytes=31 * STRIPE + 1024, now=5000,
+        )  # fmt: skip
+        memory.start(1, 1, write=False, address_bytes=0, row_bytes=STRIPE, rows=1, now=10)
         done = memory.advance(FAR) + memory.advance(FAR)
         return done, history(memory, 8)
 
