@@ -154,7 +154,7 @@ def _dram(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterator
 def _static(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterator[EnergyRow]:
     """Leakage and standby over the whole run."""
     machine, chips = result.machine, len(result.work)
-    ns = result.seconds * 1e9
+    ns = float(result.ticks * result.tick_ps / 1000)
     elements = sum(a.count * a.rows * a.cols for a in machine.arrays)
     yield _sourced(table["array", "leakage"], "array", "static", chips * elements * ns)
     yield _absent("vector", "leakage", "static")
