@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("machine", "golden", "hw", "mapping", "archsim")
 CATCH_ALLS = {"base", "common", "helper", "helpers", "impl", "misc", "shared", "util", "utils"}
 LINES_MAX = 500
+# What calls each other compiled lies in one file: numba's cache does not see an edit of another.
+LONGER = {"archsim/dram_kernel.py": 530}
 FUNCTION_LINES_MAX = 50
 
 
@@ -127,7 +129,7 @@ def test_two_folder_levels_at_most_in_a_package():
 
 def test_no_module_is_longer_than_its_limit():
     lengths = {relative(path): len(path.read_text().splitlines()) for path in MODULES}
-    assert not {file: lines for file, lines in lengths.items() if lines > LINES_MAX}
+    assert not {f: lines for f, lines in lengths.items() if lines > LONGER.get(f, LINES_MAX)}
 
 
 def test_no_function_is_longer_than_its_limit():
