@@ -234,8 +234,10 @@ class Memory:
         under_way = started - self._oldest[port]
         require(under_way < DEPTH, "transfers of a port", f"fewer than {DEPTH}", under_way)
         row = port * DEPTH + started % DEPTH
-        low, high = bounds(self._k, move, self._listed)
-        left = int((high - low).sum())
+        left = move[at.M_PIECES] * move[at.M_BYTES] // self.cfg.burst_bytes
+        if not equal:
+            low, high = bounds(self._k, move, self._listed)
+            left = int((high - low).sum())
         self._moves[row] = (*move, now, left, at.NEVER, 0)
         if not self._alone:
             labels = list(self._labels.values())
