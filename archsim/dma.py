@@ -36,7 +36,8 @@ class MemoryClock:
         self.period = machine.ticks(machine.dram.clock)
         dram = machine.dram
         self._rate = dram.peak_bytes_per_cycle
-        self._latency = min(dram.timing.cl_cycles, dram.timing.cwl_cycles)
+        self._latency = {False: dram.timing.cl_cycles, True: dram.timing.cwl_cycles}
+        self._burst = dram.burst_cycles
         self._queued = dram.queue_entries * dram.burst_bytes * dram.channels // self._rate
         self._waiting: dict[int, tuple[Callable[[int], None], int]] = {}  # tag -> (whom, left)
         self._whole: dict[int, int] = {}  # tag of a part of a transfer -> tag of the whole
@@ -64,10 +65,11 @@ class MemoryClock:
                     self._number, port, write=write, addresses_bytes=addresses,
                     row_bytes=row_bytes, now=cycle)
             moved = row_bytes * (len(addresses) if piece is None else piece.rows)
-            first = cycle + self._latency
-            self._port_end[port] = max(self._port_end[port], first) + moved // self._rate
+            first, data = cycle + min(self._latency.values()), moved // self._rate
+            self._port_end[port] = max(self._port_end[port], first) + data
             self._earliest[self._number] = max(
-                first + moved // self._rate, self._port_end[port] - self._queued)
+                cycle + self._latency[write] + max(data, self._burst),
+                self._port_end[port] - self._queued)
             self._number += 1
         self._soonest = min(self._earliest.values())
 
