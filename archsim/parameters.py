@@ -54,8 +54,13 @@ def _read(binding: Binding) -> np.ndarray:
 def program_tensors(mapped: Mapped, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return every constant of ``mapped.program`` made from `parameters` (`read_parameters`).
 
-    Raises `UserError` for a parameter that is not given.
+    Raises `UserError` for a parameter that is not given, and for a model whose rotation the program
+    does not compute.
     """
+    scaling = mapped.model.position.scaling
+    if scaling is not None:
+        raise must_be("rope scaling", "none to run on data", scaling.kind,
+                      where=mapped.model.name)
     tensors: dict[str, np.ndarray] = {}
     for weight in mapped.weights:
         tensors |= _matrix(mapped, weight, parameters)

@@ -8,7 +8,8 @@ from machine.chip import Machine
 
 __all__ = ["DoesNotFit", "Unfit", "buffer_too_small", "enlarged"]
 
-SHARE_BYTES = 4096  # buffers of a multiple of this are shared out exactly (mapping.plan)
+# A buffer of a multiple of so many bytes is shared out without a rest (mapping.plan).
+WHOLE_BYTES = {"scratchpad": 4096, "accumulator": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ def buffer_too_small(
     `buffer` is ``scratchpad`` or ``accumulator``, of which the region is a fixed share.
     """
     config = machine.scratchpad if buffer == "scratchpad" else machine.accumulator
-    shared = max(config.bytes // SHARE_BYTES, 1) * SHARE_BYTES
-    step = lcm(SHARE_BYTES, config.banks * config.word_bytes)
+    whole = WHOLE_BYTES[buffer]
+    shared = max(config.bytes // whole, 1) * whole
+    step = lcm(whole, config.banks * config.word_bytes)
     wanted = -(-shared * demand // max(bound, 1))
     wanted = -(-max(wanted, config.bytes + 1) // step) * step
     key = f"{buffer}.bytes"

@@ -244,6 +244,7 @@ def _finish(plan: Plan, kernel: GemmKernel, places: dict[str, int]) -> None:
     for i, (vop, target, sources) in enumerate(steps):
         last = i == len(steps) - 1
         plan.compute(vop, tiles.result() if last else target, *sources,
+                     mask=(1 << tiles.units) - 1,
                      waits=tuple(waits) if i == 0 else (), signals=tuple(signals) if last else ())
 
 
@@ -276,9 +277,15 @@ class _Tiles:
     kernel: GemmKernel
 
     @property
+    def units(self) -> int:
+        """Vector units at work: as many as share the columns of a block evenly."""
+        columns = self.kernel.tiling.n // self.kernel.halves
+        return next(u for u in range(self.plan.vectors, 0, -1) if columns % u == 0)
+
+    @property
     def width(self) -> int:
         """Columns of one vector unit, of each half."""
-        return -(-self.kernel.tiling.n // self.kernel.halves // self.plan.vectors)
+        return self.kernel.tiling.n // self.kernel.halves // self.units
 
     def _edges(self) -> tuple[Edge, Edge]:
         k, t = self.kernel, self.kernel.tiling

@@ -57,6 +57,12 @@ def block_rows(plan: Plan, name: str, needs: dict[str, tuple[int, int]], most: i
     return rows // plan.vectors * plan.vectors or rows
 
 
+def _units(plan: Plan, rows: int) -> int:
+    """Return the mask of the vector units that share a block of `rows` rows."""
+    part = -(-rows // plan.vectors)
+    return (1 << -(-rows // part)) - 1
+
+
 def write_rows(plan: Plan, kernel: RowKernel) -> None:
     """Write `kernel` into the plan's streams."""
     k, hidden = kernel, kernel.x.symbol.format
@@ -139,7 +145,7 @@ def _row_steps(plan: Plan, k: RowKernel, rows: int, side: dict[str, int]) -> Non
         plan.compute(vop, y, *sources,
                      waits=(rings["x"].take_full(), rings["o"].take_free()) if i == 0 else (),
                      signals=(rings["x"].give_free(), rings["o"].give_full()) if last else (),
-                     scale=scale, fields=fields)
+                     scale=scale, mask=_units(plan, rows), fields=fields)
 
 
 def _quantise(plan: Plan, k: RowKernel, rows: int) -> tuple[int, int]:
@@ -238,6 +244,6 @@ def _sum_rows(plan: Plan, k: EmbedKernel, rows: int, wide: int, form: str) -> No
     steps += [(VectorOp.ADD, [y, tile]) for tile in tiles[2:]]
     for i, (vop, sources) in enumerate(steps):
         last = i == len(steps) - 1
-        plan.compute(vop, y, *sources,
+        plan.compute(vop, y, *sources, mask=_units(plan, rows),
                      waits=(x.take_full(), o.take_free()) if i == 0 else (),
                      signals=(x.give_free(), o.give_full()) if last else ())

@@ -124,6 +124,15 @@ def _check_formats(formats: Formats) -> None:
         raise must_be("--formats", "W2 to W8 with A8 and KV8 or KV16, or W16A16KV16", str(formats))
 
 
+def _noted(model: Model) -> Model:
+    """Return `model` with a note on what its program leaves out."""
+    scaling = model.position.scaling
+    if scaling is None:
+        return model
+    note = f"rope scaling {scaling.kind} is not modelled: the rotation is the unscaled one"
+    return replace(model, notes=(*model.notes, note))
+
+
 class _Mapper:
     """Writes one program; each method writes one kernel and returns the tensor it made."""
 
@@ -155,7 +164,7 @@ class _Mapper:
                 self._head()
         self._check_capacity()
         return Mapped(
-            program=self.builder.build(CAPABILITIES), model=self.model, phase=self.phase,
+            program=self.builder.build(CAPABILITIES), model=_noted(self.model), phase=self.phase,
             formats=self.formats, weights=tuple(self.weights), vectors=tuple(self.vectors),
             tilings=tuple(self.tilings), dram_bytes=self.builder.dram_bytes,
         )

@@ -337,3 +337,31 @@ def test_a_step_reads_every_weight_from_dram(name, formats):
     if model.tied_embeddings:
         tables -= parsed.tensor_bytes("weight", (model.vocab, model.d_model))
     assert read >= parameter_bytes(model, parsed) - tables
+
+
+# Machines on which everything is cut: few rows at once, several blocks of m, n and k, units that
+# have nothing to do in the last block, arrays in groups.
+CUT = {
+    "few rows, many units": ["scratchpad.bytes=32768", "vectors.0.count=8", "arrays.0.count=4"],
+    "odd units": ["scratchpad.bytes=32768", "vectors.0.count=3", "arrays.0.count=6"],
+    "small sums": ["accumulator.bytes=2048", "arrays.0.count=2", "vectors.0.count=2"],
+}
+
+
+@pytest.mark.parametrize("formats", [FP16, CODED])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+@pytest.mark.parametrize("cut", CUT)
+def test_a_program_cut_into_many_blocks_still_computes_the_model(cut, name, formats):
+    changes = {} if name == "gpt2" else {"hidden_size": 192}
+    model, machine, tokens = toy(name, **changes), read_machine("tiny", CUT[cut]), 23
+    given = random_parameters(model)
+    ids = np.random.default_rng(6).integers(0, model.vocab, tokens)
+    phase = encode(1, tokens) if name == "bert" else prefill(1, tokens)
+    mapped = mapped_on(model, phase, machine, formats)
+    launch = mapped.launch(tuple(ids.tolist()))
+    faultless(mapped, launch, machine)
+    found = execute(mapped.program, program_tensors(mapped, given), launch)
+    if name == "bert":
+        assert_close(model, formats, found.tensors["hidden"], reference(model, given, ids))
+    else:
+        assert_close(model, formats, found.tensors["logits"], logits(model, given, ids))

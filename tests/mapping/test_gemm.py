@@ -1,0 +1,176 @@
+"""The GEMM kernel under any tiling computes the product with its epilogue, executed in golden."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from golden.execute import execute
+from golden.weights import interleave, pad_columns, tiles
+from machine.load import read_machine
+from machine.program import Capability, Launch, SymbolKind
+from machine.verify import verify
+from mapping.builder import ProgramBuilder
+from mapping.gemm import GemmKernel, write_gemm
+from mapping.plan import Plan, Rows, Tensor
+from mapping.tiling import Gemm, GemmTiling, fits
+
+CAPABILITIES = frozenset({Capability.SYSTOLIC, Capability.VECTOR, Capability.INDIRECT})
+MACHINE = read_machine("tiny", ["arrays.0.count=4", "vectors.0.count=3"])
+HALF_ULP = 2.0**-11 * 1.01  # of the one rounding to FP16, and those to FP32 before
+
+
+class Case:
+    """A product on random data, its program, and what it must give."""
+
+    def __init__(self, m, n, k, tiling, *, seed=0, coded=True, bias=False, residual=False,
+                 activation=None, halves=False, rows=None):
+        self.rng = np.random.default_rng(seed)
+        self.m, self.n, self.k, self.tiling = m, n, k, tiling
+        self.coded, self.activation, self.halves, self.rows = coded, activation, halves, rows
+        self.builder = ProgramBuilder("gemm")
+        self.plan = Plan(self.builder, MACHINE, entries=("rows",) if rows else ())
+        self.tensors = {}
+        form, bits = ("int8", 8) if coded else ("float16", 16)
+        a, w = self._numbers((m, k)), self._numbers((k, n))
+        columns = {}
+        if coded:
+            columns["w_scale"] = self.rng.uniform(0.5, 2, n).astype(np.float32)
+        if bias:
+            columns["bias"] = self.rng.normal(0, 4, n).astype(np.float32)
+        row_scale = self.rng.uniform(0.5, 2, m).astype(np.float32) if coded else None
+        added = self.rng.normal(0, 4, (m, n // (2 if halves else 1))).astype(np.float16)
+        self.want = self._expected(a, w, columns, row_scale, added if residual else None)
+        laid = interleave(w, tiling.n // 2) if halves else w
+        shape = Gemm(m, n, k, bits, bits, 16, scales=len(columns), residual=residual,
+                     halves=halves)
+        slots = self.plan.slots
+        self.fits = all(need <= bound for need, bound in fits(shape, tiling, slots).values())
+        self.kernel = GemmKernel(
+            name="gemm", shape=shape, tiling=tiling, activation=activation,
+            rows=Rows(m, "rows" if rows else None), a=self._placed("a", a, form),
+            w=self._placed("w", tiles(laid, tiling.k, tiling.n), form),
+            out=Tensor.of(self.builder.symbol("c", SymbolKind.OUTPUT, self.want.shape,
+                                              "float16")),
+            a_scale=None if row_scale is None else self._placed("a_scale", row_scale, "float32"),
+            residual=self._placed("residual", added, "float16") if residual else None,
+            **{name: self._placed(name, pad_columns(
+                interleave(v, tiling.n // 2) if halves else v, tiling.n), "float32")
+               for name, v in columns.items()})
+
+    def _numbers(self, shape):
+        if self.coded:
+            return self.rng.integers(-127, 128, shape)
+        return self.rng.integers(-64, 65, shape).astype(np.float16) / 8
+
+    def _placed(self, name, values, form):
+        self.tensors[name] = values
+        return Tensor.of(self.builder.symbol(name, SymbolKind.CONST, values.shape, form))
+
+    def _expected(self, a, w, columns, row_scale, added):
+        c = a.astype(np.float64) @ w.astype(np.float64)
+        if row_scale is not None:
+            c = c * row_scale[:, None].astype(np.float64) * columns["w_scale"]
+        c = c + columns.get("bias", 0)
+        first, *second = np.split(c, 2, axis=1) if self.halves else (c,)
+        if self.activation == "relu":
+            first = np.maximum(first, 0)
+        c = first * second[0] if self.halves else first
+        return c if added is None else c + added
+
+    def run(self):
+        with self.plan.loop(1):
+            write_gemm(self.plan, self.kernel)
+        self.program = self.builder.build(CAPABILITIES)
+        launch = Launch(values={"rows": self.rows} if self.rows else {})
+        faults = verify(self.program, launch, MACHINE)
+        assert not faults, "\n".join(map(str, faults[:4]))
+        return execute(self.program, self.tensors, launch).tensors["c"].astype(np.float64)
+
+    def check(self):
+        got, want = self.run(), self.want
+        if self.rows:
+            assert not got[self.rows:].any()
+            got, want = got[: self.rows], want[: self.rows]
+        over = np.abs(want) > 60000
+        size = np.abs(want) + 2.0**-10 + 2.0**-10 * np.abs(want).max() * self._cancelled()
+        wrong = (np.abs(got - want) > HALF_ULP * size) & ~over
+        assert not wrong.any(), f"{np.argwhere(wrong)[0]}: {got[wrong][0]} != {want[wrong][0]}"
+
+    def _cancelled(self):
+        """Whether FP32 steps before the last can cancel, which a relative bound cannot see."""
+        return bool(self.kernel.residual or self.kernel.bias or not self.coded)
+
+
+@st.composite
+def cases(draw):
+    """A product whose tiling leaves edges and fits."""
+    m, k = draw(st.integers(1, 40)), draw(st.integers(1, 60))
+    halves = draw(st.booleans())
+    n = draw(st.integers(1, 40)) * (2 if halves else 1)
+    m_parts = draw(st.sampled_from([1, 2, 4]))
+    unit_n = draw(st.integers(1, 6)) * (2 if halves else 1)
+    rows = draw(st.integers(1, 5))
+    height = rows * m_parts * draw(st.integers(1, 3))
+    tiling = GemmTiling(height, unit_n * (4 // m_parts), draw(st.integers(1, 24)), unit_n,
+                        m_parts, rows, draw(st.booleans()))
+    return Case(m, n, k, tiling, seed=draw(st.integers(0, 99)), coded=draw(st.booleans()),
+                bias=draw(st.booleans()), residual=draw(st.booleans()), halves=halves,
+                activation=draw(st.sampled_from([None, "relu"])))
+
+
+@given(case=cases())
+@settings(max_examples=40, deadline=None)
+def test_any_tiling_gives_the_product(case):
+    assert case.fits
+    case.check()
+
+
+@pytest.mark.slow
+@given(case=cases())
+@settings(max_examples=1000, deadline=None)
+def test_any_tiling_gives_the_product_at_length(case):
+    case.check()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 20])
+def test_rows_beyond_the_launch_entry_are_not_written(rows):
+    Case(20, 24, 30, GemmTiling(8, 16, 16, 4, 1, 4, True), rows=rows).check()
+
+
+def test_every_ring_tile_lies_in_one_slot_and_rings_are_apart():
+    """Found from the program alone: base registers, offsets, shapes and strides."""
+    from machine.control import Cursor, units
+    from machine.formats import format_named
+    from machine.program import Space
+
+    case = Case(40, 70, 90, GemmTiling(16, 32, 24, 8, 2 // 2, 8, False), bias=True, residual=True)
+    case.run()
+    slots = sorted((r.space, r.address_bytes + i * r.slot_bytes, r.slot_bytes)
+                   for r in case.plan.rings.values() for i in range(2))
+    for (space, at, size), (other, after, _) in zip(slots, slots[1:], strict=False):
+        assert space != other or at + size <= after
+    sizes = {Space.SCRATCHPAD: MACHINE.scratchpad.bytes, Space.ACCUMULATOR:
+             MACHINE.accumulator.bytes}
+    used = set()
+    for stream in case.program.streams:
+        cursor = Cursor(case.program, stream, {})
+        while (step := cursor.next_step()) is not None:
+            for index in step.instruction.operands.values():
+                for rank, _ in units(step.instruction.unit_mask):
+                    tile = step.resolve(case.program.operands[index], rank)
+                    if tile.space not in sizes or not tile.elements:
+                        continue
+                    bits = format_named(tile.operand.format).bits
+                    last = sum((n - 1) * s for n, s in zip(tile.shape, tile.operand.strides,
+                                                           strict=True))
+                    begin = tile.address_bytes + tile.offset_elements * bits // 8
+                    end = begin + (last + 1) * bits // 8
+                    assert end <= sizes[tile.space]
+                    inside = [s for s in slots if s[0] == tile.space and s[1] <= begin
+                              and end <= s[1] + s[2]]
+                    assert len(inside) == 1
+                    used.add(inside[0])
+    names = {name: sum(s[1] in (r.address_bytes, r.address_bytes + r.slot_bytes)
+                       and s[0] == r.space for s in used) for name, r in case.plan.rings.items()}
+    assert names == {"w": 2, "a": 2, "x": 2, "s": 2, "o": 2, "acc": 2, "p": 0}
