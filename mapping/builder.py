@@ -253,7 +253,7 @@ class ProgramBuilder:
                 loops: Sequence[tuple[int, int]] = (), edges: Sequence[Edge | None] = (),
                 gather: Gather | None = None) -> int:
         """Return the index of the operand described, the same for an equal description."""
-        steps = tuple((level, step) for level, step in loops if step)
+        steps = tuple(sorted((level, step) for level, step in loops if step))
         made = Operand(
             name, space, address_bytes, tuple(shape),
             packed_strides(shape) if strides is None else tuple(strides), format,
