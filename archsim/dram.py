@@ -21,6 +21,7 @@ from machine.dram import COMMANDS, DramConfig
 __all__ = ["Completion", "DramCounters", "DramEnergy", "Memory"]
 
 DEPTH = 16  # transfers one port may have under way; a power of two
+JOIN_BURSTS = 512  # a channel's bursts between two attempts to join channels
 TRACE_ROWS = 1 << 16  # commands the compiled loop records before they are fetched
 
 
@@ -102,6 +103,7 @@ class Memory:
         self._stripe_bytes = cfg.burst_bytes << (low + bits)
         self._tags: dict[int, tuple[int, int]] = {}  # row of `_moves` -> (start order, tag)
         self._unequal: set[int] = set()  # rows of transfers whose share differs by channel
+        self._apart_bursts = 0  # of all channels, started since channels were last compared
         self._labels: dict[int, np.ndarray] = {}  # of transfers that differ between channels
         self._order = 0
         self._oldest = [0] * ports  # first transfer of each port that is not done
@@ -240,16 +242,17 @@ class Memory:
             left = int((high - low).sum())
         self._moves[row] = (*move, now, left, at.NEVER, 0)
         if not self._alone:
-            labels = list(self._labels.values())
-            join_equal_channels(self._k, self._s, self._credit, self.now, labels)
+            # Comparing channels costs as much as that many bursts in each of them.
+            self._apart_bursts += left
+            if equal and self._apart_bursts >= JOIN_BURSTS * self.cfg.channels:
+                self._apart_bursts = 0
+                labels = list(self._labels.values())
+                join_equal_channels(self._k, self._s, self._credit, self.now, labels)
             if not equal:
                 self._labels[row] = share_labels(self._k, low, high)
                 leave_unequal_channels(self._s, self._labels[row])
         self._started[port] += 1
-        for channel in set(self._s[:, at.LEADER].tolist()):
-            state = self._s[channel]
-            at.refill(self._k, state, *self._arrays[2:], channel, port)
-            state[at.NEXT] = min(state[at.NEXT], now)
+        at.refill_all(*self._arrays, port, now)
         self._tags[row] = (self._order, tag)
         self._order += 1
 

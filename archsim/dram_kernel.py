@@ -12,7 +12,7 @@ costs more than most of them do.
 import numpy as np
 from numba import njit
 
-__all__ = ["below", "issue", "ready_at", "refill", "run"]
+__all__ = ["below", "issue", "ready_at", "refill", "refill_all", "run"]
 
 NEVER = 1 << 62
 # Commands, in the order of machine.dram.COMMANDS; columns of a timer.
@@ -292,6 +292,15 @@ def refill(k, x, m, listed, started, channel, port):
         x[at + L_PIECE] += 1
         x[at + L_BURST], x[at + L_END] = below(k, channel, low), below(k, channel, high)
         x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, m[i, M_SINCE]
+
+
+@njit(cache=True)
+def refill_all(k, s, m, listed, started, port, now):
+    """Let every channel see the transfer that `port` starts at `now`."""
+    for c in range(k[CHANNELS]):
+        if s[c, LEADER] == c:
+            refill(k, s[c], m, listed, started, c, port)
+            s[c, NEXT] = min(s[c, NEXT], now)
 
 
 @njit(cache=True, inline="always")

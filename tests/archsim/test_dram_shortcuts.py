@@ -14,6 +14,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import machine.dram as dram
+from archsim import dram as memories
 from archsim import dram_kernel as at
 from archsim.dram import Memory
 
@@ -28,6 +29,12 @@ def preset(name, **changes):
 HBM2 = preset("hbm2-neupims", channels=8)
 STRIPE = 8 * 1024
 FAR = 1 << 40
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch):
+    """Compare channels at every transfer that all share alike, however little is saved."""
+    monkeypatch.setattr(memories, "JOIN_BURSTS", 0)
 
 
 def random_transfer(rng):
@@ -135,6 +142,23 @@ def test_channels_part_for_unequal_work_and_join_again():
     assert leaders(memory) == 1
     memory.advance(FAR)
     assert [memory.counters(c).reads for c in range(8)] == [64 + 16 + 64, *[64 + 64] * 7]
+
+
+@pytest.mark.parametrize("stripes", [1, 8])
+def test_channels_are_compared_when_enough_was_started(stripes, monkeypatch):
+    bursts = 1024 * (4 + stripes) // HBM2.burst_bytes  # a channel's share, a stripe is 1 KiB of it
+    for limit, joined in ((bursts, True), (bursts + 3, False)):
+        monkeypatch.setattr(memories, "JOIN_BURSTS", limit)
+        memory = Memory(HBM2)
+        go = {"write": False, "rows": 1}
+        memory.start(0, 0, address_bytes=0, row_bytes=4 * STRIPE, now=0, **go)
+        memory.advance(FAR)
+        # 16 bursts for channel 0 alone, 2 a channel.
+        memory.start(1, 0, address_bytes=0, row_bytes=1024, now=memory.now, **go)
+        memory.advance(FAR)
+        memory.advance(memory.now + 2 * HBM2.timing.refi_cycles)
+        memory.start(2, 0, address_bytes=0, row_bytes=stripes * STRIPE, now=memory.now, **go)
+        assert leaders(memory) == (1 if joined else 2)
 
 
 def test_channels_do_not_join_while_unequal_work_is_still_to_come():
