@@ -1,6 +1,6 @@
 """The attention kernel: softmax(q k^T) v, a group of heads and a block of queries at a time.
 
-Loop levels: 0 layer, 1 request, 2 group of key heads (one an array unit), 3 block of queries,
+Loop levels: 0 layer, 1 request, 2 group of key heads (shared by the units), 3 block of queries,
 4 block of keys. Scores of a block of queries stand in the accumulator for all keys, where the
 vector units turn them into probabilities.
 """
@@ -11,7 +11,7 @@ from machine.formats import format_named
 from machine.opcodes import Alu, Dataflow, Mode, Opcode
 from machine.program import UNIT_LEVEL, Edge, Space
 from machine.vector import Mask, ScaleRule, VectorOp
-from mapping.builder import fp32_bits
+from mapping.builder import Ring, fp32_bits
 from mapping.fit import Unfit, buffer_too_small
 from mapping.plan import Plan, Rows, Tensor
 
@@ -46,7 +46,8 @@ class AttentionKernel:
 class _Blocks:
     """How much of a kernel is on chip at once."""
 
-    heads: int  # key heads, one an array unit
+    heads: int  # key heads
+    unit_heads: int  # of them, those of one array unit
     queries: int
     keys: int  # a chunk of K or V
     length: int  # keys a row of scores is laid out for
@@ -58,7 +59,7 @@ class _Blocks:
 
 def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
     """Write `kernel` into the plan's streams; raises `Unfit` where a row of scores cannot stay."""
-    k, s = kernel, plan.rings["s"]
+    k, s, x = kernel, plan.rings["s"], plan.rings["x"]
     blocks = _find_blocks(plan, k)
     plan.begin()
     plan.weights.wait((plan.cached, 1))
@@ -67,7 +68,8 @@ def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
         side = _load_queries(plan, k, blocks)
         if side:
             s.step(plan.vector)
-            plan.vector.wait(s.take_full())
+            x.step(plan.vector)
+            plan.vector.wait(s.take_full(), x.take_full())
         _scores(plan, k, blocks)
         _softmax(plan, k, blocks, side)
         _weighted_sum(plan, k, blocks)
@@ -76,20 +78,37 @@ def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
 
 
 def _find_blocks(plan: Plan, k: AttentionKernel) -> _Blocks:
-    """Return the largest blocks that fit; heads first, then queries, then keys."""
-    heads = min(plan.arrays, k.kv_heads)
-    while heads % -(-heads // plan.vectors):
-        heads -= 1
+    """Return the blocks that make the fewest steps of those that fit, the fewest heads first."""
     length = -(-k.keys.most // 16) * 16
-    while heads >= 1:
-        keys = min(length, plan.slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16)
-        queries = min(k.queries.most, *(
-            (bound - fixed) // row for fixed, row, bound in _needs(plan, k, heads, length).values()
-        ))
-        if keys >= 16 and queries >= 1:
-            return _Blocks(heads, queries, keys, length)
-        heads //= 2
-    raise _too_long(plan, k, length)
+    found: list[tuple[int, int, _Blocks]] = []
+    for units in range(1, min(plan.arrays, k.kv_heads) + 1):
+        unit_heads = 1
+        while units * unit_heads <= k.kv_heads:
+            n = _largest(plan, k, units, unit_heads, length)
+            if n is not None:
+                steps = -(-k.kv_heads // n.heads) * -(-k.queries.most // n.queries)
+                found.append((steps, n.heads, n))
+            unit_heads *= 2
+    if not found:
+        raise _too_long(plan, k, length)
+    return min(found, key=lambda item: item[:2])[2]
+
+
+def _largest(
+    plan: Plan, k: AttentionKernel, units: int, unit_heads: int, length: int
+) -> _Blocks | None:
+    """Return the blocks of `units` x `unit_heads` heads, or None where nothing fits.
+
+    More heads than units make chunks of fewer keys, which may not fall short of an array's sides.
+    """
+    array, heads = plan.machine.array_of(0), units * unit_heads
+    keys = min(length, plan.slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16)
+    queries = min(k.queries.most, *(
+        (bound - fixed) // row for fixed, row, bound in _needs(plan, k, heads, length).values()))
+    least = 16 if unit_heads == 1 else min(length, max(array.rows, array.cols, 16))
+    if keys < least or queries < 1 or heads % -(-heads // plan.vectors):
+        return None
+    return _Blocks(heads, unit_heads, queries, keys, length)
 
 
 def _needs(
@@ -97,14 +116,15 @@ def _needs(
 ) -> dict[str, tuple[int, int, int]]:
     """Return by region the bytes of any block, those more for each query, and the slot's."""
     slots, rows = plan.slots, heads * (k.heads // k.kv_heads)
-    scales = 2 * (heads * 4 * length + 64) + 64 if k.q_scale is not None else 0
+    scales = heads * 4 * length if k.q_scale is not None else 0
     p_bytes = format_named(_p_format(k)).bits // 8
     return {
         "accumulator": (0, rows * 4 * max(length, k.head_dim), slots.accumulator),
         "probabilities": (64, rows * (length * p_bytes + 4), slots.probabilities),
         "queries": (0, rows * k.head_dim * _bytes(k.q), slots.activations),
         "outputs": (0, rows * k.head_dim * _bytes(k.out), slots.outputs),
-        "scales": (scales, rows * 4, slots.side),
+        "scales": (scales + 128, rows * 4, slots.side),
+        "scales of values": (scales, 1, slots.rows),
     }
 
 
@@ -129,8 +149,8 @@ def _p_format(k: AttentionKernel) -> str:
 
 
 def _load_queries(plan: Plan, k: AttentionKernel, n: _Blocks) -> dict[str, int]:
-    """Load q, and scales of q and v into the side slot; return the scales' places."""
-    a, s, acts, group = plan.rings["a"], plan.rings["s"], plan.acts, k.heads // k.kv_heads
+    """Load q, its scales and those of k into the side slot, those of v as rows; return places."""
+    a, s, x, acts, group = *(plan.rings[name] for name in "asx"), plan.acts, k.heads // k.kv_heads
     heads = Edge(k.heads, ((2, n.heads * group),))
     tokens = plan.edge(acts, k.queries, (3, n.queries))
     st = k.q.strides
@@ -148,12 +168,14 @@ def _load_queries(plan: Plan, k: AttentionKernel, n: _Blocks) -> dict[str, int]:
                    strides=st[1:], edges=(heads, tokens),
                    loops=((1, st[0]), (2, n.heads * group * st[1]), (3, n.queries)),
                    waits=(s.take_free(),))
-    for name, scale in (("k", k.k_scale), ("v", k.v_scale)):
-        places[name], st = at, scale.strides
-        at += plan.load(acts, f"{k.name}.{name}s", scale, s, at, (n.heads, n.length),
-                        strides=st[1:], loops=((1, st[0]), (2, n.heads * st[1])),
-                        edges=(Edge(k.kv_heads, ((2, n.heads),)), plan.edge(acts, k.keys)),
-                        signals=(s.give_full(),) if name == "v" else ())
+    x.step(acts)
+    acts.wait(x.take_free())
+    for name, scale, ring, place in (("k", k.k_scale, s, at), ("v", k.v_scale, x, 0)):
+        places[name], st = place, scale.strides
+        plan.load(acts, f"{k.name}.{name}s", scale, ring, place, (n.heads, n.length),
+                  strides=st[1:], loops=((1, st[0]), (2, n.heads * st[1])),
+                  edges=(Edge(k.kv_heads, ((2, n.heads),)), plan.edge(acts, k.keys)),
+                  signals=(ring.give_full(),))
     return places
 
 
@@ -188,7 +210,7 @@ class _Views:
 
     def matmul(self, a: tuple[str, int, int, str], w: str, contract: Edge | None,
                out: tuple[int, int, int, Edge | None], depth: int) -> dict[str, int]:
-        """Return the operands of a MATMUL of one key head a unit.
+        """Return the operands of a MATMUL of each unit's key heads.
 
         `a` is (ring, row length, element step a chunk of keys, format); `w` is "k" or "v"; `out`
         is (columns, row length, element step a chunk of keys, edge of the columns).
@@ -196,29 +218,45 @@ class _Views:
         plan, n, b, array = self.plan, self.n, self.plan.builder, self.plan.array
         ring, length, chunk, form = a
         columns, sums, sum_chunk, out_edge = out
-        rows = plan.edge(array, self.k.queries, (3, n.queries))
-        mine = Edge(self.k.heads, ((2, n.heads * self.group), (UNIT_LEVEL, self.group)))
-        block = self.group * n.queries
+        mine = Edge(self.k.kv_heads, ((2, n.heads), (UNIT_LEVEL, n.unit_heads)))
         cached, d = self.k.k if w == "k" else self.k.v, self.k.head_dim
+        sizes, edges = self._rows()
+        one, each = ((1,), (0,)) if len(sizes) == 2 else ((), ())
+
+        def rows(width: int) -> tuple[int, ...]:
+            strides = (n.queries * width, width) if len(sizes) == 2 else (width,)
+            return (self.group * n.queries * width, *strides, 1)
+
+        def steps(size: int, chunk: int) -> tuple[tuple[int, int], ...]:
+            return (UNIT_LEVEL, n.unit_heads * size), (4, chunk)
+
         return {
             "a": b.operand(f"{self.k.name}.{w}.a", Space.SCRATCHPAD,
-                           plan.rings[ring].address_bytes, (self.group, n.queries, depth), form,
-                           strides=(n.queries * length, length, 1),
-                           base=plan.rings[ring].slot(array),
-                           loops=((UNIT_LEVEL, block * length), (4, chunk)),
-                           edges=(mine, rows, contract)),
+                           plan.rings[ring].address_bytes, (n.unit_heads, *sizes, depth), form,
+                           strides=rows(length), base=plan.rings[ring].slot(array),
+                           loops=steps(self.group * n.queries * length, chunk),
+                           edges=(mine, *edges, contract)),
             "w": b.operand(f"{self.k.name}.{w}.w", Space.SCRATCHPAD,
-                           plan.rings["w"].address_bytes, (depth, columns), cached.symbol.format,
-                           strides=(1, d) if w == "k" else (d, 1),
-                           base=plan.rings["w"].slot(array),
-                           loops=((UNIT_LEVEL, n.keys * d),), edges=(contract, out_edge)),
+                           plan.rings["w"].address_bytes,
+                           (n.unit_heads, *one, depth, columns), cached.symbol.format,
+                           strides=(n.keys * d, *each, *((1, d) if w == "k" else (d, 1))),
+                           base=plan.rings["w"].slot(array), loops=steps(n.keys * d, 0),
+                           edges=(mine, *((None,) * len(one)), contract, out_edge)),
             "acc": b.operand(f"{self.k.name}.{w}.sum", Space.ACCUMULATOR,
-                             plan.rings["acc"].address_bytes, (self.group, n.queries, columns),
-                             self.acc_format, strides=(n.queries * sums, sums, 1),
+                             plan.rings["acc"].address_bytes, (n.unit_heads, *sizes, columns),
+                             self.acc_format, strides=rows(sums),
                              base=plan.rings["acc"].slot(array),
-                             loops=((UNIT_LEVEL, block * sums), (4, sum_chunk)),
-                             edges=(mine, rows, out_edge)),
+                             loops=steps(self.group * n.queries * sums, sum_chunk),
+                             edges=(mine, *edges, out_edge)),
         }
+
+    def _rows(self) -> tuple[tuple[int, ...], tuple[Edge | None, ...]]:
+        """Sizes and edges of the rows of one key head: one axis where all blocks are full."""
+        queries, n = self.k.queries, self.n
+        if queries.entry is None and queries.most % n.queries == 0:
+            return (self.group * n.queries,), (None,)
+        return (self.group, n.queries), (None, self.plan.edge(self.plan.array, queries,
+                                                              (3, n.queries)))
 
     def vector(self, name: str, space: Space, address: int, base: int | None, form: str,
                length: int, edge: Edge | None) -> int:
@@ -244,11 +282,10 @@ class _Views:
             base=base, loops=((UNIT_LEVEL, mine * head),),
             edges=(*self._leading(), *((None,) if trailing else ())))
 
-    def columns(self, name: str, place: int, edge: Edge) -> int:
+    def columns(self, name: str, ring: Ring, place: int, edge: Edge) -> int:
         """Return the FP32 scale of each key, [heads, 1, 1, length]."""
         plan, n = self.plan, self.n
         mine = -(-n.heads // plan.vectors)
-        ring = plan.rings["s"]
         return plan.builder.operand(
             f"{self.k.name}.{name}", Space.SCRATCHPAD, ring.address_bytes + place,
             (mine, 1, 1, n.length), "float32", strides=(n.length, n.length, n.length, 1),
@@ -262,7 +299,7 @@ class _Views:
 
 
 def _array_mask(n: _Blocks) -> int:
-    return (1 << n.heads) - 1
+    return (1 << n.heads // n.unit_heads) - 1
 
 
 def _vector_mask(plan: Plan, n: _Blocks) -> int:
@@ -296,7 +333,7 @@ def _scores(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
 def _softmax(plan: Plan, k: AttentionKernel, n: _Blocks, side: dict[str, int]) -> None:
     """Turn the scores into probabilities, times the scales of v, as the array reads them."""
     views, vector, mask = _Views(plan, k, n), plan.vector, _vector_mask(plan, n)
-    acc, p, s = plan.rings["acc"], plan.rings["p"], plan.rings["s"]
+    acc, p, s, x = (plan.rings[name] for name in ("acc", "p", "s", "x"))
     keys = plan.edge(vector, k.keys)
     acc.step(vector)
     p.step(vector)
@@ -313,12 +350,12 @@ def _softmax(plan: Plan, k: AttentionKernel, n: _Blocks, side: dict[str, int]) -
     sums = views.vector("logit", Space.ACCUMULATOR, acc.address_bytes, acc.slot(vector),
                         views.acc_format, n.length, keys)
     rows = views.scale("qs", s.address_bytes + side["q"], s.slot(vector))
-    plan.compute(VectorOp.DEQUANTISE, score, sums, rows, views.columns("ks", side["k"], keys),
+    plan.compute(VectorOp.DEQUANTISE, score, sums, rows, views.columns("ks", s, side["k"], keys),
                  mask=mask, waits=waits)
     plan.compute(VectorOp.SOFTMAX, score, score, mask=mask, fields=fields)
-    plan.compute(VectorOp.MUL, score, score, views.columns("vs", side["v"], keys), mask=mask)
+    plan.compute(VectorOp.MUL, score, score, views.columns("vs", x, side["v"], keys), mask=mask)
     plan.compute(VectorOp.QUANTISE, y, score, scale=_p_scale(views), waits=(p.take_free(),),
-                 signals=(*done, s.give_free()), mask=mask,
+                 signals=(*done, s.give_free(), x.give_free()), mask=mask,
                  fields={"scale_rule": ScaleRule.ROW_ABSMAX})
 
 

@@ -290,8 +290,8 @@ def macs(mapped):
             for rank, _ in units(step.instruction.unit_mask):
                 a, w = (step.resolve(described[step.instruction.operands[role]], rank)
                         for role in ("a", "w"))
-                assert a.shape[-1] == w.shape[0] or not a.elements or not w.elements
-                found[mapped.program.ops[step.instruction.op_id]] += a.elements * w.shape[1]
+                assert a.shape[-1] == w.shape[-2] or not a.elements or not w.elements
+                found[mapped.program.ops[step.instruction.op_id]] += a.elements * w.shape[-1]
     return found
 
 
