@@ -30,7 +30,7 @@ import typer
 
 from archsim.progress import progress
 from archsim.usage import UsageError, integer, launch_values, usage_sentence
-from machine.errors import UserError
+from machine.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from archsim.job import Job, Outcome
@@ -72,7 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments or ["--help"], standalone_mode=False)
+        commands = typer.main.get_group(app).commands
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+            raise unknown("command", arguments[0], commands)
+        code = app(arguments or ["--help"], prog_name="archsim", standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
         code = _mistake(str(error))

@@ -17,6 +17,7 @@ from machine.verify import check
 from mapping.families import read_model
 from mapping.fit import DoesNotFit
 from mapping.formats import parse_formats
+from mapping.model import Model
 from mapping.transformer import Mapped, map_model
 from mapping.workload import Phase, decode, prefill
 from mapping.workload import encode as encode_phase
@@ -74,7 +75,7 @@ def make_phase(kind: str, batch: int, tokens: int, kv: int) -> Phase:
             return prefill(batch, tokens)
         case "encode":
             return encode_phase(batch, tokens)
-    raise must_be("--phase", "one of decode, encode, prefill", kind)
+    raise unknown("--phase", kind, ["decode", "encode", "prefill"])
 
 
 def prepare_model(
@@ -87,6 +88,7 @@ def prepare_model(
     Raises `UserError` for anything wrong in either.
     """
     described = read_model(model)
+    _check_phase(described, phase)
     chip = read_machine(machine, overrides)
     parsed = parse_formats(formats)
     mapped = map_model(described, phase, chip, parsed)
@@ -102,6 +104,17 @@ def prepare_model(
         launch=mapped.launch(), tokens=phase.tokens, mapped=mapped, seed=seed,
         title=f"{described.name}, {lengths[phase.kind]}, {parsed} on {chip.name}",
     )
+
+
+def _check_phase(model: Model, phase: Phase) -> None:
+    """Raise `UserError` for a phase that `model` does not have, or beyond its position table."""
+    if (phase.kind == "encode") != (model.kind == "encoder"):
+        kinds = "encode" if model.kind == "encoder" else "decode or prefill"
+        raise must_be("--phase", f"{kinds} for the {model.kind} {model.name}", phase.kind)
+    most = model.position.max_positions
+    name, length = ("--kv", phase.kv_len) if phase.kind == "decode" else ("--tokens", phase.q_len)
+    if model.position.kind == "learned" and length > most:
+        raise must_be(name, f"at most {most}, the positions of {model.name}", length)
 
 
 def prepare_program(

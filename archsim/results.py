@@ -100,7 +100,8 @@ def write_directory(directory: Path, write: Callable[[Path], None]) -> Path:
         write(whole)
         _put_in_place(whole, directory, temporary / "earlier")
     except OSError as error:
-        raise UserError(f"{directory}: --output must be writable: {error.strerror}") from None
+        why = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"{directory}: --output must be writable: {why}") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -15,24 +15,19 @@ UsageError: Any = _errors.UsageError
 
 
 def usage_sentence(error: Any) -> str:
-    """Return the sentence for a `UsageError`: a wrong command, option or argument."""
-    command = error.ctx.command if error.ctx is not None else None
-    where = error.ctx.info_name if error.ctx is not None else ""
+    """Return the sentence for a `UsageError`: a wrong option or argument of a known command."""
+    command: Any = error.ctx.command if error.ctx is not None else None
+    nested = error.ctx is not None and error.ctx.parent is not None
+    where = error.ctx.info_name if nested else ""
     match error:
-        case _errors.NoSuchOption():
+        case _errors.NoSuchOption() if command is not None:
             known = [option for parameter in command.params for option in parameter.opts
                      if option.startswith("--")]
             return str(unknown("option", error.option_name, [*known, "--help"], where=where))
-        case _errors.BadOptionUsage():
-            return f"{where}: {error.option_name} must be given a value"
         case _errors.MissingParameter() if error.param is not None:
             name = next((o for o in error.param.opts if o.startswith("--")), error.param.name)
             return f"{where}: {name} must be given"
-    commands = getattr(command, "commands", None)
-    if commands and error.ctx.protected_args + error.ctx.args:
-        name = (error.ctx.protected_args + error.ctx.args)[0]
-        return str(unknown("command", name, commands))
-    return f"{where}: {error.format_message()}"
+    return f"{where}: {error.format_message()}" if where else str(error.format_message())
 
 
 def integer(name: str, text: str, *, least: int | None = None) -> int:

@@ -15,6 +15,8 @@ from machine.vector import VectorConfig
 
 __all__ = ["Machine"]
 
+MASK_BITS = 32  # of an instruction's unit mask, machine/encoding.py
+
 
 @config
 class Machine:
@@ -39,9 +41,14 @@ class Machine:
         require(bool(self.vectors), "vectors", "at least one vector unit", self.vectors)
         names = [clock.name for clock in self.clocks]
         require(len(set(names)) == len(names), "clocks", "named differently", names)
-        for block in self.blocks.values():
-            clock = getattr(block, "clock", names[0] if names else "")
-            require(clock in names, "clock", f"one of {', '.join(names)}", clock)
+        require(bool(names), "clocks", "at least one clock", self.clocks)
+        for key, block in self.blocks.items():
+            clock = getattr(block, "clock", names[0])
+            require(clock in names, f"{key}.clock", f"one of {', '.join(names)}", clock)
+        for kind in (QueueKind.ARRAY, QueueKind.VECTOR, QueueKind.DMA, QueueKind.LINK):
+            units = self.units(kind)
+            require(units <= MASK_BITS, f"{kind.name.lower()} units",
+                    f"at most {MASK_BITS}, the bits of a unit mask", units)
         if self.chips > 1:
             require(self.links is not None, "links", "given for more than one chip", self.links)
 
