@@ -24,9 +24,10 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class InstructionLog:
-    """The entries of a run in order of issue, a list a column.
+    """The entries of a run, those of each queue in its order; a list a column.
 
-    SCALAR, LOOP and END are not instructions of the log: every executor unrolls them by itself.
+    An executor may take a queue ahead of the others, so that rows of different queues are in no
+    order. SCALAR, LOOP and END are not instructions of the log: every executor unrolls them by itself.
     """
 
     queues: Sequence[str]
@@ -44,7 +45,7 @@ class InstructionLog:
         return len(self.pc)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the entries in order of issue."""
+        """Yield the entries, each queue's in its order."""
         seen = [0] * len(self.queues)
         for row in range(len(self.pc)):
             queue = self.queue[row]
