@@ -27,7 +27,7 @@ class InstructionLog:
     """The entries of a run, those of each queue in its order; a list a column.
 
     An executor may take a queue ahead of the others, so that rows of different queues are in no
-    order. SCALAR, LOOP and END are not instructions of the log: every executor unrolls them by itself.
+    order. SCALAR, LOOP and END are not instructions of the log: every executor unrolls them.
     """
 
     queues: Sequence[str]
