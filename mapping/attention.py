@@ -11,7 +11,7 @@ from machine.formats import format_named
 from machine.opcodes import Alu, Dataflow, Mode, Opcode
 from machine.program import UNIT_LEVEL, Edge, Space
 from machine.vector import Mask, ScaleRule, VectorOp
-from mapping.builder import Ring, fp32_bits
+from mapping.builder import DRAM_ALIGN_BYTES, Ring, fp32_bits
 from mapping.fit import Unfit, buffer_too_small
 from mapping.plan import Plan, Rows, Tensor
 
@@ -78,20 +78,20 @@ def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
 
 
 def _find_blocks(plan: Plan, k: AttentionKernel) -> _Blocks:
-    """Return the blocks that make the fewest steps of those that fit, the fewest heads first."""
+    """Return the blocks that make the fewest steps of those that fit, on the most units."""
     length = -(-k.keys.most // 16) * 16
-    found: list[tuple[int, int, _Blocks]] = []
+    found: list[tuple[int, int, int, _Blocks]] = []
     for units in range(1, min(plan.arrays, k.kv_heads) + 1):
         unit_heads = 1
         while units * unit_heads <= k.kv_heads:
             n = _largest(plan, k, units, unit_heads, length)
             if n is not None:
                 steps = -(-k.kv_heads // n.heads) * -(-k.queries.most // n.queries)
-                found.append((steps, n.heads, n))
+                found.append((steps, -units, unit_heads, n))
             unit_heads *= 2
     if not found:
         raise _too_long(plan, k, length)
-    return min(found, key=lambda item: item[:2])[2]
+    return min(found, key=lambda item: item[:3])[3]
 
 
 def _largest(
@@ -99,13 +99,17 @@ def _largest(
 ) -> _Blocks | None:
     """Return the blocks of `units` x `unit_heads` heads, or None where nothing fits.
 
-    More heads than units make chunks of fewer keys, which may not fall short of an array's sides.
+    More heads than units make chunks of fewer keys. These must still fill an array's sides, and be
+    all keys of a head or enough of them to come from every channel.
     """
     array, heads = plan.machine.array_of(0), units * unit_heads
     keys = min(length, plan.slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16)
     queries = min(k.queries.most, *(
         (bound - fixed) // row for fixed, row, bound in _needs(plan, k, heads, length).values()))
-    least = 16 if unit_heads == 1 else min(length, max(array.rows, array.cols, 16))
+    least = 16
+    if unit_heads > 1:
+        least = min(length, max(array.rows, array.cols,
+                                DRAM_ALIGN_BYTES // (k.head_dim * _bytes(k.k))))
     if keys < least or queries < 1 or heads % -(-heads // plan.vectors):
         return None
     return _Blocks(heads, unit_heads, queries, keys, length)
