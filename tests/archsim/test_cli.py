@@ -61,8 +61,8 @@ def refused(command, tmp_path):
 WRONG_MACHINES = {
     "broken TOML": ("name = \"tiny\"", "name =",
                     "machine must be valid TOML: Invalid value (at line 2, column 7)"),
-    "unknown key": ("rows = 8", "row = 8", f"arrays.0.row must be a known key, one of {ARRAY_KEYS};"
-                    " did you mean 'rows'?"),
+    "unknown key": ("rows = 8", "row = 8", (
+        f"arrays.0.row must be a known key, one of {ARRAY_KEYS}; did you mean 'rows'?")),
     "text for a number": ("lanes = 8", 'lanes = "8"',
                           "vectors.0.lanes must be an integer, not '8'"),
     "fraction": ("rows = 8", "rows = 8.5", "arrays.0.rows must be an integer, not 8.5"),
@@ -71,16 +71,16 @@ WRONG_MACHINES = {
     "missing key": ("lanes = 8\n", "", "vectors.0.lanes must be given"),
     "unknown word": ('["os", "ws"]', '["is"]',
                      "arrays.0.dataflows.0 must be one of 'ws' or 'os', not 'is'"),
-    "table for a list": ("[[vectors]]", "[vectors]", "vectors must be a list, not "
-                         "{'name': 'vector', 'count': 1, 'lanes': 8}"),
+    "table for a list": ("[[vectors]]", "[vectors]", ("vectors must be a list, not "
+                         "{'name': 'vector', 'count': 1, 'lanes': 8}")),
     "unknown part": ("hbm2-neupims", "hbm9", PARTS),
     "unknown clock": ("[dma]", '[dma]\nclock = "fast"',
                       "dma.clock must be one of core, dram, not 'fast'"),
     "clock twice": ('name = "dram"', 'name = "core"',
                     "clocks must be named differently, not ['core', 'core']"),
     "unknown client": ('clients = ["dma", "link"]', 'clients = ["dna"]',
-                       "scratchpad.ports.1.clients must be among array, vector, dma, link, pim, "
-                       "not 'dna'"),
+                       ("scratchpad.ports.1.clients must be among array, vector, dma, link, pim, "
+                       "not 'dna'")),
     "size that banks do not divide": (
         "bytes = 65536", "bytes = 65535",
         "scratchpad.bytes must be a multiple of 4 banks x 32 word_bytes, not 65535"),
@@ -125,21 +125,21 @@ def test_wrong_override_names_key_and_value(refused, override):
 
 # What becomes of opt-125m's config.json, and the sentence that follows.
 WRONG_MODELS = {
-    "unknown family": ({"model_type": "bart"}, f"model_type must be one of {FAMILY_NAMES}, not "
-                       "'bart'; did you mean 'bert'?; docs/new-model.md shows how to add one"),
-    "no family": ({"model_type": None}, f"model_type must be a word; known are {FAMILY_NAMES}; "
-                  "docs/new-model.md shows how to add one"),
+    "unknown family": ({"model_type": "bart"}, (f"model_type must be one of {FAMILY_NAMES}, not "
+                       "'bart'; did you mean 'bert'?; docs/new-model.md shows how to add one")),
+    "no family": ({"model_type": None}, (f"model_type must be a word; known are {FAMILY_NAMES}; "
+                  "docs/new-model.md shows how to add one")),
     "missing key": ({"ffn_dim": None}, "ffn_dim is missing"),
     "wrong type": ({"num_hidden_layers": "x"},
                    "num_hidden_layers must be an integer of at least 1, not 'x'"),
     "wrong value": ({"num_hidden_layers": -1},
                     "num_hidden_layers must be an integer of at least 1, not -1"),
     "unknown activation": ({"activation_function": "rely"},
-                           "activation_function must be one of gelu, gelu_new, gelu_pytorch_tanh, "
-                           "relu, silu, swish, not 'rely'; did you mean 'relu'?"),
+                           ("activation_function must be one of gelu, gelu_new, gelu_pytorch_tanh, "
+                           "relu, silu, swish, not 'rely'; did you mean 'relu'?")),
     "heads that do not divide": ({"num_attention_heads": 7},
-                                 "hidden_size must be a multiple of num_attention_heads (7), "
-                                 "not 768"),
+                                 ("hidden_size must be a multiple of num_attention_heads (7), "
+                                 "not 768")),
 }
 
 
@@ -156,16 +156,16 @@ WRONG_FILES = {
     "folder.toml": ("", "TMP/folder.toml: machine must be a TOML file, not a folder"),
     "no.json": (None, "TMP/no.json: no such file"),
     "empty": ("", "TMP/empty/config.json: no such file"),
-    "cut.json": (b"{", "cut.json: must be JSON; line 1, column 2: Expecting property name enclosed "
-                       "in double quotes"),
+    "cut.json": (b"{", ("cut.json: must be JSON; line 1, column 2: Expecting property name "
+                        "enclosed in double quotes")),
     "list.json": (b"[]", "list.json: must be a JSON object, not a list"),
     "twice.json": (b'{"a": 1, "a": 2}', "twice.json: key 'a' must be given once, not twice"),
     "bytes.json": (b"\xff", "bytes.json: must be JSON text in UTF-8"),
     "no.prog": (None, "TMP/no.prog: program must be a readable file: No such file or directory"),
     "folder.prog": ("", "TMP/folder.prog: program must be a readable file: Is a directory"),
     "bytes.prog": (b"\xff", "TMP/bytes.prog: program must be text in UTF-8"),
-    "notes.txt": (b"", "file must be a machine (.toml), a model (.json or a folder) or a program "
-                       "(.prog), not 'TMP/notes.txt'"),
+    "notes.txt": (b"", ("file must be a machine (.toml), a model (.json or a folder) or a program "
+                       "(.prog), not 'TMP/notes.txt'")),
 }
 
 
@@ -184,21 +184,21 @@ WRONG_PROGRAMS = {
     "first line": ("program gemm_tiny version 1", "needs systolic",
                    "g.prog:LINE: first line must be 'program NAME version 1', not 'needs'"),
     "version": ("version 1", "version 2", "g.prog:LINE: version must be 1, not 2"),
-    "operand": ("src=a_dram", "src=a_drum", "g.prog:LINE: operand must be one of a_dram, a_tile, "
-                "c_dram, c_tile, w_dram, w_tile, not 'a_drum'; did you mean 'a_dram'?"),
-    "token": ("wait free:1", "wait fee:1", "g.prog:LINE: token must be one of done, free, full, "
-              "not 'fee'; did you mean 'free'?"),
+    "operand": ("src=a_dram", "src=a_drum", ("g.prog:LINE: operand must be one of a_dram, a_tile, "
+                "c_dram, c_tile, w_dram, w_tile, not 'a_drum'; did you mean 'a_dram'?")),
+    "token": ("wait free:1", "wait fee:1", ("g.prog:LINE: token must be one of done, free, full, "
+              "not 'fee'; did you mean 'free'?")),
     "kind of symbol": ("[8,16] input", "[8,16] inputs",
-                       "g.prog:LINE: kind must be one of const, input, launch, output, scratch, "
-                       "state, not 'inputs'; did you mean 'input'?"),
-    "space": ("scratchpad", "scratchpat", "g.prog:LINE: space must be one of accumulator, dram, "
-              "pim_buffer, pim_latch, scratchpad, table, not 'scratchpat'; did you mean "
-              "'scratchpad'?"),
+                       ("g.prog:LINE: kind must be one of const, input, launch, output, scratch, "
+                       "state, not 'inputs'; did you mean 'input'?")),
+    "space": ("a_tile scratchpad", "a_tile scratchpat", (
+        "g.prog:LINE: space must be one of accumulator, dram, pim_buffer, pim_latch, scratchpad, "
+        "table, not 'scratchpat'; did you mean 'scratchpad'?")),
     "address": ("accumulator 0x0", "accumulator low",
                 "g.prog:LINE: address must be an integer, not 'low'"),
     "count": ("loop 2", "loop -1", "g.prog:LINE: count must be 0 to 4294967295, not -1"),
-    "opcode": ("  matmul ", "  matmol ", "g.prog:LINE: opcode must be one of OPCODES, not "
-               "'matmol'; did you mean 'matmul'?"),
+    "opcode": ("  matmul ", "  matmol ", ("g.prog:LINE: opcode must be one of OPCODES, not "
+               "'matmol'; did you mean 'matmul'?")),
     "loop without end": ("    end\n  end\n", "    end\n",
                          "gemm_tiny: chip0.dma0[0] `loop 2`: control: loop must have an end"),
 }
