@@ -226,6 +226,8 @@ class Cursor:
                 result = int(a < b)
             case Alu.EQ:
                 result = int(a == b)
+            case Alu.WRAP:
+                result = a - b if a >= b else a
             case Alu.INDEX:
                 result = self._loops[b][1] if b < len(self._loops) else 0
         return (result + 2**63) % 2**64 - 2**63

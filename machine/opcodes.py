@@ -64,6 +64,7 @@ class Alu(IntEnum):
     LT = 8  # 1 if a < b, else 0
     EQ = 9  # 1 if a == b, else 0
     INDEX = 10  # register = this queue's loop index at level b
+    WRAP = 11  # a - b if a >= b, else a: the next slot of a ring
 
 
 class Dataflow(IntEnum):

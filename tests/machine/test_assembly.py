@@ -272,7 +272,7 @@ ERRORS = [
     ("r4 = index 1", "r4 = index 7", "20: level must be 0 to 6, not 7"),
     ("add r4 -7", "ad r4 -7",
      ("21: operation must be one of add, ceildiv, eq, index, launch, lt, max, min, mul, sub, "
-     "not 'ad'; did you mean 'add'?")),
+     "wrap, not 'ad'; did you mean 'add'?")),
     ("add r4 -7", "add r4 9223372036854775808",
      "21: value must be a signed 64-bit number, not 9223372036854775808"),
     ("add r4 -7", "add r4", "21: second operand must follow 'r4'"),

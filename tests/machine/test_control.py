@@ -72,10 +72,11 @@ def test_a_false_predicate_leaves_the_step_inactive_and_scalars_undone():
 def test_arithmetic_is_that_of_integers(a, b):
     body = "\n".join([f"r1 = {a}", f"r2 = {b}"] + [
         f"r{3 + i} = {name} r1 r2" for i, name in enumerate(
-            ("add", "sub", "mul", "min", "max", "ceildiv", "lt", "eq"))])
+            ("add", "sub", "mul", "min", "max", "ceildiv", "lt", "eq", "wrap"))])
     ceildiv = 0 if b == 0 else a // b + (a % b != 0)
-    assert registers_after(body)[3:11] == (
-        a + b, a - b, a * b, min(a, b), max(a, b), ceildiv, int(a < b), int(a == b))
+    assert registers_after(body)[3:12] == (
+        a + b, a - b, a * b, min(a, b), max(a, b), ceildiv, int(a < b), int(a == b),
+        a - b if a >= b else a)
 
 
 def test_registers_wrap_at_64_bits():
@@ -180,4 +181,5 @@ def test_seven_loops_may_nest():
 
 def test_every_operation_of_the_alu_is_tested_here():
     assert {alu.name.lower() for alu in Alu} == {
-        "set", "launch", "index", "add", "sub", "mul", "min", "max", "ceildiv", "lt", "eq"}
+        "set", "launch", "index", "add", "sub", "mul", "min", "max", "ceildiv", "lt", "eq",
+        "wrap"}
