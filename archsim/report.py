@@ -192,4 +192,4 @@ def _short(source: str) -> str:
 
 def _assumed(name: str, rows: list[EnergyRow]) -> str:
     applied = any(_short(row.source) == name and "assumed" in row.source for row in rows)
-    return ", in part assumed to hold here (energy.csv)" if applied else ""
+    return ", in part assumed to hold here" if applied else ""

@@ -1,0 +1,68 @@
+"""A job is what was asked for: its program mapped or assembled, verified, named by its hash."""
+
+from pathlib import Path
+
+import pytest
+
+from archsim.job import make_phase, prepare_model, prepare_program, run_job
+from machine.errors import UserError
+from machine.verify import verify
+from mapping.fit import DoesNotFit
+
+PROGRAMS = Path(__file__).parents[2] / "examples" / "programs"
+
+
+@pytest.mark.parametrize(("kind", "q_len", "kv_len", "tokens"), [
+    ("decode", 1, 32, 3), ("prefill", 16, 16, 48), ("encode", 16, 16, 48)])
+def test_phase_has_the_lengths_asked_for(kind, q_len, kv_len, tokens):
+    phase = make_phase(kind, 3, 16, 32)
+    assert (phase.kind, phase.batch, phase.q_len, phase.kv_len) == (kind, 3, q_len, kv_len)
+    assert phase.tokens == tokens
+
+
+def test_mapped_program_passes_the_verifier_on_its_machine():
+    job = prepare_model("opt-125m", "npu-hbm2", make_phase("decode", 2, 1, 16))
+    assert verify(job.program, job.launch, job.machine) == []
+    assert job.tokens == 2
+    assert job.title == "opt-125m, decode, batch 2, 16 keys, W8A8KV8 on npu-hbm2"
+
+
+def test_longest_context_of_a_position_table_runs_and_one_more_is_refused():
+    made = prepare_model("gpt2", "npu-hbm2", make_phase("decode", 1, 1, 1024))
+    assert not isinstance(made, DoesNotFit)
+    with pytest.raises(UserError, match="^--kv must be at most 1024, the positions of gpt2, not"):
+        prepare_model("gpt2", "npu-hbm2", make_phase("decode", 1, 1, 1025))
+
+
+def test_program_hash_is_of_what_it_does_and_not_of_its_comments(tmp_path):
+    text = (PROGRAMS / "gemm_tiny.prog").read_text()
+    hashes = []
+    for name, changed in (("a", text), ("b", "; another comment\n" + text),
+                          ("c", text.replace("op=gemm", "op=load", 1))):
+        path = tmp_path / f"{name}.prog"
+        path.write_text(changed)
+        hashes.append(prepare_program(path, "tiny").program_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_launch_lists_go_to_tensors_and_integers_to_entries():
+    job = prepare_program(PROGRAMS / "paged_decode.prog", "tiny", launch={
+        "batch": 1, "length": [5], "pages": [7]})
+    assert job.launch.values == {"batch": 1}
+    assert job.launch.tensors == {"length": [5], "pages": [7]}
+    assert run_job(job).result.ticks > 0
+
+
+def test_steps_are_told_in_order_and_a_bound_simulates_nothing():
+    job, told = prepare_program(PROGRAMS / "gemm_tiny.prog", "tiny"), []
+    assert run_job(job, tell=told.append).result is not None
+    assert told == ["counting work", "simulating"]
+    assert run_job(job, only_bound=True, tell=told.append).result is None
+    assert told[2:] == ["counting work"]
+
+
+def test_override_reaches_the_simulated_machine():
+    ticks = [run_job(prepare_program(PROGRAMS / "gemm_tiny.prog", "tiny", overrides=[
+        f"crossbar.latency_cycles={latency}"])).result.ticks for latency in (1, 101)]
+    # Two columns of two tiles each: every load crosses, and a store that follows at least once.
+    assert ticks[1] >= ticks[0] + 200

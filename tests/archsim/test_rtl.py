@@ -1,0 +1,65 @@
+"""The one door to the RTL: whole files, or a sentence."""
+
+import builtins
+import json
+
+import pytest
+
+from archsim.rtl import BLOCKS, emit_block
+from machine.errors import UserError
+from machine.load import read_machine
+
+TINY = read_machine("tiny")
+
+
+@pytest.mark.parametrize("wrap", [None, "axi"])
+def test_block_is_verilog_and_a_json_of_its_ports(tmp_path, wrap):
+    verilog, record = emit_block(TINY, "systolic", tmp_path / "v", wrap=wrap)
+    assert [verilog.name, record.name] == ["systolic.v", "systolic.json"]
+    assert sorted((tmp_path / "v").iterdir()) == [record, verilog]
+    described = json.loads(record.read_text())
+    text = verilog.read_text()
+    head = text[text.index(f"module {described['module']}("):]
+    head = head[: head.index(");")]
+    listed = head.split("(", 1)[1].replace(",", " ").split()
+    assert sorted(listed) == sorted(port["name"] for port in described["ports"])
+
+
+def test_other_files_of_the_directory_stay(tmp_path):
+    (tmp_path / "mine.v").write_text("mine")
+    emit_block(TINY, "systolic", tmp_path)
+    assert (tmp_path / "mine.v").read_text() == "mine"
+
+
+def test_interrupt_leaves_no_file(tmp_path, monkeypatch):
+    def interrupted(cfg, directory, **_):
+        with open(f"{directory}/systolic.v", "w") as file:
+            file.write("module half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hw.verilog.emit_systolic", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        emit_block(TINY, "systolic", tmp_path / "v")
+    assert list((tmp_path / "v").iterdir()) == []
+
+
+def test_block_without_rtl_and_unknown_wrap_are_refused(tmp_path):
+    assert BLOCKS == ("systolic",)
+    with pytest.raises(UserError, match="^--block must be one of systolic, not 'vector'$"):
+        emit_block(TINY, "vector", tmp_path / "v")
+    with pytest.raises(UserError, match="^--wrap must be one of axi, not 'ahb'$"):
+        emit_block(TINY, "systolic", tmp_path / "v", wrap="ahb")
+    assert not (tmp_path / "v").exists()
+
+
+def test_missing_amaranth_names_the_extra(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name == "hw.verilog":
+            raise ImportError("No module named 'amaranth'")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"^rtl needs the extra 'rtl' \(pip install archsim\[rtl\]"):
+        emit_block(TINY, "systolic", tmp_path / "v")
