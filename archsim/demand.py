@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from archsim.buffer import words
 from archsim.pieces import runs
+from archsim.scalesim import compute_cycles
 from archsim.vector import op_cycles
 from machine.chip import Machine
 from machine.control import Step, Tile, units
@@ -277,7 +278,8 @@ class Planner:
         ports = [use(plan, tiles["a"], write=False, times=-(-n // cfg.cols))]
         ports += [use(plan, tiles[r], write=False) for r in ("w", "asum") if r in tiles]
         ports += [use(plan, tiles[r], write=True) for r in ("acc", "out") if r in tiles]
-        shape = _matmul(cfg, m, n, k, flow, prod(batch), preloaded="w" not in tiles)
+        count = _folds if cfg.fidelity == "peer:scale-sim" else _matmul
+        shape = count(cfg, m, n, k, flow, prod(batch), preloaded="w" not in tiles)
         wide = max(operand_bits(tiles[role].operand) for role in ("a", "w") if role in tiles)
         return shape._replace(
             ports=tuple(ports), macs=prod(batch) * m * n * k, mac_bits=wide)
@@ -311,6 +313,16 @@ class Planner:
         moved = max(_bytes(tile.operand, tile.shape) for tile in tiles.values())
         dram = sum(_bytes(t.operand, t.shape) for t in tiles.values() if t.space is Space.DRAM)
         return Demand(ports=tuple(ports), moved_bytes=moved, dram_bytes=dram)
+
+
+def _folds(
+    cfg: SystolicConfig, m: int, n: int, k: int, flow: str, batch: int, *, preloaded: bool
+) -> Demand:
+    """Return the cycles of `batch` products as SCALE-Sim counts them: fold after fold, nothing
+    overlaps. Its last cycle is counted from 0, so a product takes one more than it prints."""
+    if preloaded:
+        raise ValueError("w must be given: peer:scale-sim knows no weights loaded beforehand")
+    return Demand(busy=batch * (compute_cycles(cfg.rows, cfg.cols, m, n, k, flow) + 1))
 
 
 def _matmul(
