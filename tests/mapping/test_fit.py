@@ -74,6 +74,15 @@ def test_a_step_less_than_the_demand_does_not_fit(case):
     assert after.operator.split(" (")[0] == record.operator.split(" (")[0]
 
 
+@pytest.mark.parametrize("case", SHORT)
+def test_the_demand_alone_lifts_the_bound_it_names(case):
+    values, phase, overrides, key, words = SHORT[case]
+    record = mapped(values, phase, read_machine("tiny", overrides))
+    after = mapped(values, phase, read_machine("tiny", [*overrides, f"{key}={record.demand}"]))
+    if isinstance(after, DoesNotFit):
+        assert (after.operator, after.resource) != (record.operator, record.resource)
+
+
 def test_twice_the_channels_hold_what_half_of_them_do_not():
     values, phase, overrides, key, _ = SHORT["memory"]
     record = mapped(values, phase, read_machine("tiny", overrides))
