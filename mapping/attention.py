@@ -11,56 +11,19 @@ from machine.formats import format_named
 from machine.opcodes import Alu, Dataflow, Mode, Opcode
 from machine.program import UNIT_LEVEL, Edge, Space
 from machine.vector import Mask, ScaleRule, VectorOp
-from mapping.builder import DRAM_ALIGN_BYTES, Ring, fp32_bits
-from mapping.fit import Unfit, buffer_too_small
-from mapping.plan import Plan, Rows, Tensor
+from mapping.attention_blocks import AttentionKernel, Blocks, find_blocks, probability_format
+from mapping.builder import Ring, fp32_bits
+from mapping.plan import Plan, Tensor
 
-__all__ = ["AttentionKernel", "write_attention"]
+__all__ = ["write_attention"]
 
 SCORE = "float32"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionKernel:
-    """out [batch, tokens, heads x head_dim] from q and the cache, both [batch, heads, t, d]."""
-
-    name: str
-    batch: int
-    queries: Rows
-    keys: Rows
-    heads: int  # query heads
-    kv_heads: int
-    head_dim: int
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    out: Tensor  # strides of request, token, element
-    q_scale: Tensor | None = None  # FP32, as q without its last axis; None: floating point
-    k_scale: Tensor | None = None
-    v_scale: Tensor | None = None
-    causal: bool = False
-    window: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Blocks:
-    """How much of a kernel is on chip at once."""
-
-    heads: int  # key heads
-    unit_heads: int  # of them, those of one array unit
-    queries: int
-    keys: int  # a chunk of K or V
-    length: int  # keys a row of scores is laid out for
-
-    def rows(self, group: int) -> int:
-        """Rows of scores of all heads."""
-        return self.heads * group * self.queries
 
 
 def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
     """Write `kernel` into the plan's streams; raises `Unfit` where a row of scores cannot stay."""
     k, s, x = kernel, plan.rings["s"], plan.rings["x"]
-    blocks = _find_blocks(plan, k)
+    blocks = find_blocks(plan, k)
     plan.begin()
     plan.weights.wait((plan.cached, 1))
     with (plan.loop(k.batch), plan.loop(-(-k.kv_heads // blocks.heads)),
@@ -77,82 +40,7 @@ def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
     plan.end()
 
 
-def _find_blocks(plan: Plan, k: AttentionKernel) -> _Blocks:
-    """Return the blocks that make the fewest steps of those that fit, on the most units."""
-    length = -(-k.keys.most // 16) * 16
-    found: list[tuple[int, int, int, _Blocks]] = []
-    for units in range(1, min(plan.arrays, k.kv_heads) + 1):
-        unit_heads = 1
-        while units * unit_heads <= k.kv_heads:
-            n = _largest(plan, k, units, unit_heads, length)
-            if n is not None:
-                steps = -(-k.kv_heads // n.heads) * -(-k.queries.most // n.queries)
-                found.append((steps, -units, unit_heads, n))
-            unit_heads *= 2
-    if not found:
-        raise _too_long(plan, k, length)
-    return min(found, key=lambda item: item[:3])[3]
-
-
-def _largest(
-    plan: Plan, k: AttentionKernel, units: int, unit_heads: int, length: int
-) -> _Blocks | None:
-    """Return the blocks of `units` x `unit_heads` heads, or None where nothing fits.
-
-    More heads than units make chunks of fewer keys. These must still fill an array's sides, and be
-    all keys of a head or enough of them to come from every channel.
-    """
-    array, heads = plan.machine.array_of(0), units * unit_heads
-    keys = min(length, plan.slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16)
-    queries = min(k.queries.most, *(
-        (bound - fixed) // row for fixed, row, bound in _needs(plan, k, heads, length).values()))
-    least = 16
-    if unit_heads > 1:
-        least = min(length, max(array.rows, array.cols,
-                                DRAM_ALIGN_BYTES // (k.head_dim * _bytes(k.k))))
-    if keys < least or queries < 1 or heads % -(-heads // plan.vectors):
-        return None
-    return _Blocks(heads, unit_heads, queries, keys, length)
-
-
-def _needs(
-    plan: Plan, k: AttentionKernel, heads: int, length: int
-) -> dict[str, tuple[int, int, int]]:
-    """Return by region the bytes of any block, those more for each query, and the slot's."""
-    slots, rows = plan.slots, heads * (k.heads // k.kv_heads)
-    scales = heads * 4 * length if k.q_scale is not None else 0
-    p_bytes = format_named(_p_format(k)).bits // 8
-    return {
-        "accumulator": (0, rows * 4 * max(length, k.head_dim), slots.accumulator),
-        "probabilities": (64, rows * (length * p_bytes + 4), slots.probabilities),
-        "queries": (0, rows * k.head_dim * _bytes(k.q), slots.activations),
-        "outputs": (0, rows * k.head_dim * _bytes(k.out), slots.outputs),
-        "scales": (scales + 128, rows * 4, slots.side),
-        "scales of values": (scales, 1, slots.rows),
-    }
-
-
-def _too_long(plan: Plan, k: AttentionKernel, length: int) -> Unfit:
-    """Return what to raise: the region that one query of one key head exceeds the most."""
-    demands = {name: (fixed + row, bound)
-               for name, (fixed, row, bound) in _needs(plan, k, 1, length).items()}
-    demands["keys"] = (16 * k.head_dim * _bytes(k.k), plan.slots.weights)
-    region, (demand, bound) = max(demands.items(), key=lambda item: item[1][0] / item[1][1])
-    buffer = "accumulator" if region == "accumulator" else "scratchpad"
-    return buffer_too_small(f"{k.name}, one row of scores ({region})", plan.machine, buffer,
-                            demand, bound, "fewer keys (--kv)")
-
-
-def _bytes(tensor: Tensor) -> int:
-    return format_named(tensor.symbol.format).bits // 8
-
-
-def _p_format(k: AttentionKernel) -> str:
-    """The format of probabilities: codes beside quantised values, else the values' format."""
-    return "int8" if k.v_scale is not None else k.v.symbol.format
-
-
-def _load_queries(plan: Plan, k: AttentionKernel, n: _Blocks) -> dict[str, int]:
+def _load_queries(plan: Plan, k: AttentionKernel, n: Blocks) -> dict[str, int]:
     """Load q, its scales and those of k into the side slot, those of v as rows; return places."""
     a, s, x, acts, group = *(plan.rings[name] for name in "asx"), plan.acts, k.heads // k.kv_heads
     heads = Edge(k.heads, ((2, n.heads * group),))
@@ -183,7 +71,7 @@ def _load_queries(plan: Plan, k: AttentionKernel, n: _Blocks) -> dict[str, int]:
     return places
 
 
-def _load_cached(plan: Plan, k: AttentionKernel, n: _Blocks, name: str, cached: Tensor) -> None:
+def _load_cached(plan: Plan, k: AttentionKernel, n: Blocks, name: str, cached: Tensor) -> None:
     """Load a chunk of K or V."""
     w, stream, st = plan.rings["w"], plan.weights, cached.strides
     w.step(stream)
@@ -200,7 +88,7 @@ class _Views:
 
     plan: Plan
     k: AttentionKernel
-    n: _Blocks
+    n: Blocks
 
     @property
     def group(self) -> int:
@@ -302,11 +190,11 @@ class _Views:
         return Edge(self.k.kv_heads, ((2, self.n.heads), (UNIT_LEVEL, mine))), None, rows
 
 
-def _array_mask(n: _Blocks) -> int:
+def _array_mask(n: Blocks) -> int:
     return (1 << n.heads // n.unit_heads) - 1
 
 
-def _vector_mask(plan: Plan, n: _Blocks) -> int:
+def _vector_mask(plan: Plan, n: Blocks) -> int:
     mine = -(-n.heads // plan.vectors)
     return (1 << n.heads // mine) - 1
 
@@ -315,7 +203,7 @@ def _flow(plan: Plan) -> int:
     return Dataflow[plan.machine.array_of(0).dataflows[-1].upper()]
 
 
-def _scores(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
+def _scores(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
     """Multiply a block of queries by all keys, chunk by chunk, into one accumulator slot."""
     views, array = _Views(plan, k, n), plan.array
     a, w, acc = plan.rings["a"], plan.rings["w"], plan.rings["acc"]
@@ -334,7 +222,7 @@ def _scores(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
     array.fence(a.give_free(), acc.give_full())
 
 
-def _softmax(plan: Plan, k: AttentionKernel, n: _Blocks, side: dict[str, int]) -> None:
+def _softmax(plan: Plan, k: AttentionKernel, n: Blocks, side: dict[str, int]) -> None:
     """Turn the scores into probabilities, times the scales of v, as the array reads them."""
     views, vector, mask = _Views(plan, k, n), plan.vector, _vector_mask(plan, n)
     acc, p, s, x = (plan.rings[name] for name in ("acc", "p", "s", "x"))
@@ -343,7 +231,7 @@ def _softmax(plan: Plan, k: AttentionKernel, n: _Blocks, side: dict[str, int]) -
     p.step(vector)
     score = views.vector("score", Space.ACCUMULATOR, acc.address_bytes, acc.slot(vector), SCORE,
                          n.length, keys)
-    y = views.vector("p", Space.SCRATCHPAD, p.address_bytes, p.slot(vector), _p_format(k),
+    y = views.vector("p", Space.SCRATCHPAD, p.address_bytes, p.slot(vector), probability_format(k),
                      n.length, keys)
     fields = {"value": fp32_bits(k.head_dim**-0.5)} | _mask(plan, k, n)
     waits, done = (acc.take_full(),), (acc.give_free(), p.give_full())
@@ -363,7 +251,7 @@ def _softmax(plan: Plan, k: AttentionKernel, n: _Blocks, side: dict[str, int]) -
                  fields={"scale_rule": ScaleRule.ROW_ABSMAX})
 
 
-def _mask(plan: Plan, k: AttentionKernel, n: _Blocks) -> dict[str, int]:
+def _mask(plan: Plan, k: AttentionKernel, n: Blocks) -> dict[str, int]:
     """Return the fields of a softmax that say which keys a query sees."""
     if not k.causal:
         return {}
@@ -384,12 +272,12 @@ def _p_scale(views: _Views, *, trailing: bool = False) -> int:
     after they have read them.
     """
     plan, n, p = views.plan, views.n, views.plan.rings["p"]
-    codes = n.rows(views.group) * n.length * format_named(_p_format(views.k)).bits // 8
+    codes = n.rows(views.group) * n.length * format_named(probability_format(views.k)).bits // 8
     return views.scale("ps", p.address_bytes + -(-codes // 64) * 64, p.slot(plan.vector),
                        trailing=trailing)
 
 
-def _weighted_sum(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
+def _weighted_sum(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
     """Multiply the probabilities by V, chunk by chunk, and scale the sums."""
     views, rings, array = _Views(plan, k, n), plan.rings, plan.array
     w, p, acc, o = rings["w"], rings["p"], rings["acc"], rings["o"]
@@ -402,7 +290,7 @@ def _weighted_sum(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
         keys = plan.edge(array, k.keys, (4, n.keys))
         array.op(Opcode.MATMUL, mask=_array_mask(n), waits=(w.take_full(),),
                  signals=(w.give_free(),),
-                 operands=views.matmul(("p", n.length, n.keys, _p_format(k)), "v", keys,
+                 operands=views.matmul(("p", n.length, n.keys, probability_format(k)), "v", keys,
                                        (k.head_dim, k.head_dim, 0, None), n.keys),
                  fields={"dataflow": _flow(plan), "set_level": 4})
     array.fence(p.give_free(), acc.give_full())
@@ -418,7 +306,7 @@ def _weighted_sum(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
                  mask=_vector_mask(plan, n), waits=waits, signals=done)
 
 
-def _save(plan: Plan, k: AttentionKernel, n: _Blocks) -> None:
+def _save(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
     """Store the block's rows, heads side by side within each token."""
     o, d, st = plan.rings["o"], k.head_dim, k.out.strides
     group = k.heads // k.kv_heads

@@ -10,7 +10,8 @@ from machine.chip import Machine
 from machine.errors import must_be
 from machine.program import Capability, Launch, Program, Symbol, SymbolKind
 from machine.vector import VectorOp
-from mapping.attention import AttentionKernel, write_attention
+from mapping.attention import write_attention
+from mapping.attention_blocks import AttentionKernel
 from mapping.builder import ProgramBuilder
 from mapping.fit import DoesNotFit, Unfit, enlarged
 from mapping.formats import Formats
