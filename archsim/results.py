@@ -7,6 +7,7 @@ Same job, same bytes, ``manifest.when`` in ``run.json`` apart. Column names carr
 import csv
 import io
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -100,8 +101,7 @@ def write_directory(directory: Path, write: Callable[[Path], None]) -> Path:
         write(whole)
         _put_in_place(whole, directory, temporary / "earlier")
     except OSError as error:
-        why = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
-        raise UserError(f"{directory}: --output must be writable: {why}") from None
+        raise UserError(f"{directory}: --output must be writable: {error.strerror}") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -109,8 +109,13 @@ def write_directory(directory: Path, write: Callable[[Path], None]) -> Path:
 
 
 def check_output(directory: Path) -> None:
-    """Raise `UserError` unless `directory` is new, empty, or holds a run's results alone."""
+    """Raise `UserError` unless `directory` can be made, is empty or holds a run's results alone."""
+    directory = directory.absolute()
     if not directory.exists():
+        above = next(path for path in directory.parents if path.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            why = "a directory" if not above.is_dir() else "writable"
+            raise UserError(f"{directory}: --output must be writable: {above} is not {why}")
         return
     names = {path.name for path in directory.iterdir()} if directory.is_dir() else {""}
     if names and not ("run.json" in names and names <= RESULT_FILES):

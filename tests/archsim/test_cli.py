@@ -31,13 +31,17 @@ PARTS = "dram.preset must be one of ddr4-2400r, hbm2-neupims, not 'hbm9'"
 
 @pytest.fixture
 def command(capsys):
-    """Run a command line in this process; return its exit code, stdout and stderr."""
+    """Run a command line in this process; return its exit code, stdout and stderr.
+
+    Lines of progress, which only what takes long has, are left out of stderr.
+    """
 
     def ran(*arguments):
         with pytest.raises(SystemExit) as stopped:
             cli.main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
-        return stopped.value.code, out, err
+        told = [line for line in err.splitlines(keepends=True) if not line.endswith(" ...\n")]
+        return stopped.value.code, out, "".join(told)
 
     return ran
 
@@ -287,7 +291,8 @@ WRONG_LINES = {
     "rtl -o {tmp}/v --wrap axi4": "--wrap must be one of axi, not 'axi4'; did you mean 'axi'?",
     "rtl -o /dev/null/v": "/dev/null/v: --output must be a directory that can be written: Not a "
                           "directory",
-    RUN_TINY + " -o /dev/null/x": "/dev/null/x: --output must be writable: Not a directory",
+    RUN_TINY + " -o /dev/null/x": "/dev/null/x: --output must be writable: /dev/null is not a "
+                                  "directory",
     "list formatz": "list must be one of blocks, formats, instructions, machines, models, "
                     "operations, not 'formatz'; did you mean 'formats'?",
     "chek tiny": "command must be one of bound, check, diff-exec, doctor, list, rtl, run, not "
