@@ -7,12 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from archsim import dram_kernel as at
-from archsim.dram_groups import (
-    bounds,
-    join_equal_channels,
-    leave_unequal_channels,
-    share_labels,
-)
 from archsim.dram_state import constants, fresh_state, fresh_transfers, ranks_of
 from archsim.dram_trace import Command
 from machine.config import require
@@ -21,7 +15,6 @@ from machine.dram import COMMANDS, DramConfig
 __all__ = ["Completion", "DramCounters", "DramEnergy", "Memory"]
 
 DEPTH = 16  # transfers one port may have under way; a power of two
-JOIN_BURSTS = 512  # a channel's bursts between two attempts to join channels
 TRACE_ROWS = 1 << 16  # commands the compiled loop records before they are fetched
 
 
@@ -102,9 +95,7 @@ class Memory:
         low, bits = cfg.fields["ch"]
         self._stripe_bytes = cfg.burst_bytes << (low + bits)
         self._tags: dict[int, tuple[int, int]] = {}  # row of `_moves` -> (start order, tag)
-        self._unequal: set[int] = set()  # rows of transfers whose share differs by channel
-        self._apart_bursts = 0  # of all channels, started since channels were last compared
-        self._labels: dict[int, np.ndarray] = {}  # of transfers that differ between channels
+        self._soonest = at.NEVER  # no transfer ends before
         self._order = 0
         self._oldest = [0] * ports  # first transfer of each port that is not done
 
@@ -167,19 +158,14 @@ class Memory:
         """
         require(until >= self.now, "until", f"at least {self.now}, the memory's time", until)
         while True:
-            reached = at.run(*self._arrays, self._trace, until)
+            self.now, self._soonest = map(int, at.run(*self._arrays, self._trace, until))
             if not self._fetch_trace():
                 break
-        self.now = int(reached)
-        return self._take_done() if self._tags else []
+        return self._take_done() if self._soonest <= self.now else []
 
     def next_event(self) -> int | None:
         """Return a cycle no transfer ends before; None when no transfer is under way."""
-        if not self._tags:
-            return None
-        leads = self._s[:, at.LEADER] == np.arange(len(self._s))
-        ended = self._moves[self._moves[:, at.M_LEFT] == 0, at.M_LAST]
-        return max(self.now, min(self._s[leads, at.NEXT].tolist() + ended.tolist()))
+        return self._soonest if self._tags else None
 
     def idle_until(self, now: int) -> None:
         """Let time pass with no transfer under way; refresh goes on."""
@@ -236,23 +222,8 @@ class Memory:
         under_way = started - self._oldest[port]
         require(under_way < DEPTH, "transfers of a port", f"fewer than {DEPTH}", under_way)
         row = port * DEPTH + started % DEPTH
-        left = move[at.M_PIECES] * move[at.M_BYTES] // self.cfg.burst_bytes
-        if not equal:
-            low, high = bounds(self._k, move, self._listed)
-            left = int((high - low).sum())
-        self._moves[row] = (*move, now, left, at.NEVER, 0)
-        if not self._alone:
-            # Comparing channels costs as much as that many bursts in each of them.
-            self._apart_bursts += left
-            if equal and self._apart_bursts >= JOIN_BURSTS * self.cfg.channels:
-                self._apart_bursts = 0
-                labels = list(self._labels.values())
-                join_equal_channels(self._k, self._s, self._credit, self.now, labels)
-            if not equal:
-                self._labels[row] = share_labels(self._k, low, high)
-                leave_unequal_channels(self._s, self._labels[row])
-        self._started[port] += 1
-        at.refill_all(*self._arrays, port, now)
+        self._moves[row, : len(move)], self._moves[row, at.M_SINCE] = move, now
+        self._soonest = int(at.launch(*self._arrays, self._credit, port, self.now, equal))
         self._tags[row] = (self._order, tag)
         self._order += 1
 
@@ -261,13 +232,11 @@ class Memory:
         done = []
         moves = self._moves
         for row, (order, tag) in list(self._tags.items()):
-            first, last, left = moves[row, [at.M_FIRST, at.M_LAST, at.M_LEFT]].tolist()
+            left, first, last = moves[row, at.M_LEFT :].tolist()
             if left == 0 and last <= self.now:
                 done.append((order, Completion(tag, first, last)))
                 moves[row, at.M_LEFT] = -1
-                self._unequal.discard(row)
                 del self._tags[row]
-                self._labels.pop(row, None)
         if done:
             for port, started in enumerate(self._started.tolist()):
                 rows = (port * DEPTH + i % DEPTH for i in range(self._oldest[port], started))

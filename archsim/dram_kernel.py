@@ -12,7 +12,7 @@ costs more than most of them do.
 import numpy as np
 from numba import njit
 
-__all__ = ["below", "issue", "ready_at", "refill", "refill_all", "run"]
+__all__ = ["issue", "launch", "ready_at", "run"]
 
 NEVER = 1 << 62
 # Commands, in the order of machine.dram.COMMANDS; columns of a timer.
@@ -260,11 +260,11 @@ def _pick_among_all(k, x):
 
 
 @njit(cache=True)
-def below(k, channel, burst):
+def _below(k, channel, burst):
     """Return how many bursts with a smaller number than `burst` lie in `channel`."""
     span = k[CHANNEL_LOW] + k[CHANNEL_BITS]
     inside = (burst & ((1 << span) - 1)) - (channel << k[CHANNEL_LOW])
-    inside = np.minimum(np.maximum(inside, 0), 1 << k[CHANNEL_LOW])
+    inside = min(max(inside, 0), 1 << k[CHANNEL_LOW])
     return ((burst >> span) << k[CHANNEL_LOW]) + inside
 
 
@@ -278,8 +278,23 @@ def _bounds(k, move, listed, piece):
     return base >> k[BURST_BITS], last + 1, kind
 
 
-@njit(cache=True, inline="always")
-def refill(k, x, m, listed, started, channel, port):
+@njit(cache=True)
+def _next_part(k, move, listed, channel, piece):
+    """Find the first piece from `piece` on with a burst in `channel`.
+
+    Returns the number of the piece after it, its first burst in the channel's own numbers, the one
+    after its last, and its command; an empty part when there is none.
+    """
+    low = high = kind = 0
+    while piece < move[M_PIECES] and low >= high:
+        first, end, kind = _bounds(k, move, listed, piece)
+        low, high = _below(k, channel, first), _below(k, channel, end)
+        piece += 1
+    return piece, low, high, kind
+
+
+@njit(cache=True)
+def _refill(k, x, m, listed, started, channel, port):
     """Move an empty lane on to the port's next piece with a burst in this channel, if any."""
     at = k[AT_LANE] + port * L_WIDTH
     while x[at + L_BURST] >= x[at + L_END] and x[at + L_SEQUENCE] < started[port]:
@@ -288,19 +303,9 @@ def refill(k, x, m, listed, started, channel, port):
             x[at + L_SEQUENCE] += 1
             x[at + L_PIECE] = 0
             continue
-        low, high, kind = _bounds(k, m[i], listed, x[at + L_PIECE])
-        x[at + L_PIECE] += 1
-        x[at + L_BURST], x[at + L_END] = below(k, channel, low), below(k, channel, high)
+        piece, low, high, kind = _next_part(k, m[i], listed, channel, x[at + L_PIECE])
+        x[at + L_PIECE], x[at + L_BURST], x[at + L_END] = piece, low, high
         x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, m[i, M_SINCE]
-
-
-@njit(cache=True)
-def refill_all(k, s, m, listed, started, port, now):
-    """Let every channel see the transfer that `port` starts at `now`."""
-    for c in range(k[CHANNELS]):
-        if s[c, LEADER] == c:
-            refill(k, s[c], m, listed, started, c, port)
-            s[c, NEXT] = min(s[c, NEXT], now)
 
 
 @njit(cache=True, inline="always")
@@ -500,19 +505,303 @@ def _advance(k, x, m, listed, started, trace, horizon):
         x[NOW] = now
         if arrival == now:
             port = _accept(k, x, now)
-            refill(k, x, m, listed, started, x[LEADER], port)
+            _refill(k, x, m, listed, started, x[LEADER], port)
         else:
             done = min(done, _act(k, x, m, trace, now))
 
 
 @njit(cache=True)
-def run(k, s, m, listed, started, trace, until):
-    """Run all channels to `until`, or to the first end of a transfer; return that cycle.
+def _shares(k, move, listed):
+    """Return the parts of a transfer, (first burst, end, command) a row, channel by channel.
 
-    No channel passes the end of a transfer that another channel brings about: all move within a
-    window as long as the shortest way from a command to the end of its data.
+    The parts of channel c are the rows from ``begin[c]`` to ``begin[c + 1]``, in their order.
     """
-    window, leaders = min(k[CL], k[CWL]) + k[BURST_CYCLES], 0
+    channels, low = k[CHANNELS], k[CHANNEL_LOW]
+    begin = np.zeros(channels + 1, np.int64)
+    parts = np.empty((0, 3), np.int64)
+    for fill in range(2):
+        place = begin.copy()
+        for piece in range(move[M_PIECES]):
+            first, end, kind = _bounds(k, move, listed, piece)
+            chunk = first >> low
+            for near in range(chunk, min(chunk + channels, ((end - 1) >> low) + 1)):
+                channel = near & (channels - 1)
+                if fill:
+                    at = place[channel]
+                    parts[at, 0], parts[at, 1] = _below(k, channel, first), _below(k, channel, end)
+                    parts[at, 2] = kind
+                    place[channel] += 1
+                else:
+                    begin[channel + 1] += 1
+        if not fill:
+            begin = np.cumsum(begin)
+            parts = np.empty((begin[channels], 3), np.int64)
+    return begin, parts
+
+
+@njit(cache=True)
+def _same_share(begin, parts, one, other):
+    """Return whether two channels have the same bursts, of `_shares`, in the same order."""
+    count = begin[one + 1] - begin[one]
+    if begin[other + 1] - begin[other] != count:
+        return False
+    for n in range(count):
+        for field in range(3):
+            if parts[begin[one] + n, field] != parts[begin[other] + n, field]:
+                return False
+    return True
+
+
+@njit(cache=True)
+def _pass_parts(k, move, listed, channel, piece, count):
+    """Return the number of the piece after `count` parts from `piece` on, and how many there were.
+
+    There are fewer only when the transfer ends.
+    """
+    found = 0
+    while found < count:
+        piece, low, high, _ = _next_part(k, move, listed, channel, piece)
+        if low >= high:
+            break
+        found += 1
+    return piece, found
+
+
+@njit(cache=True)
+def _lead(k, s, m, listed, old, new):
+    """Let channel `new` go on from the state of its leader `old` as a leader of its own.
+
+    Both have as many parts still to come in each lane, but not of the same pieces.
+    """
+    s[new] = s[old]
+    s[new, MEMBERS] = 0
+    for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
+        if s[old, at + L_BURST] < s[old, at + L_END]:
+            move = m[s[old, at + L_MOVE]]
+            _, rest = _pass_parts(k, move, listed, old, s[old, at + L_PIECE], NEVER)
+            _, all_parts = _pass_parts(k, move, listed, new, 0, NEVER)
+            s[new, at + L_PIECE], _ = _pass_parts(k, move, listed, new, 0, all_parts - rest)
+
+
+@njit(cache=True)
+def _part(k, s, m, listed, i):
+    """Part the channels whose bursts of transfer `i` are not their leader's."""
+    begin, parts = _shares(k, m[i], listed)
+    before = s[:, LEADER].copy()
+    for channel in range(k[CHANNELS]):
+        old = before[channel]
+        if old == channel:
+            continue
+        for leader in range(old, channel + 1):  # a leader is the first of those that follow it
+            if before[leader] == old and s[leader, LEADER] == leader and leader < channel:
+                if _same_share(begin, parts, leader, channel):
+                    break
+        if leader == channel:
+            _lead(k, s, m, listed, old, channel)
+        s[channel, LEADER] = leader
+        s[old, MEMBERS] -= 1
+        s[leader, MEMBERS] += 1
+
+
+@njit(cache=True)
+def _same_work(k, m, listed, started, port, lane, other_lane, one, other):
+    """Return whether two channels whose lanes hold equal parts also have equal parts to come."""
+    piece, other_piece = lane[L_PIECE], other_lane[L_PIECE]
+    for sequence in range(lane[L_SEQUENCE], started[port]):
+        move = m[port * k[DEPTH] + (sequence & (k[DEPTH] - 1))]
+        while piece < move[M_PIECES] or other_piece < move[M_PIECES]:
+            piece, low, high, kind = _next_part(k, move, listed, one, piece)
+            other_piece, its_low, its_high, its_kind = _next_part(
+                k, move, listed, other, other_piece
+            )
+            same = low == its_low and high == its_high and kind == its_kind
+            if not same and (low < high or its_low < its_high):
+                return False
+        piece = other_piece = 0
+    return True
+
+
+@njit(cache=True)
+def _alike(k, s, m, listed, started, one, other, now):
+    """Return whether two channels have equal futures: all that can matter from `now` on is equal.
+
+    Times before `floor` are all the same: no command goes earlier, and accounting looks back no
+    further than to the last data. What the data bus did last matters only while a timer of a
+    column command does.
+    """
+    x, y, count = s[one], s[other], s[one, COUNT]
+    if y[COUNT] != count or x[PASSED] != y[PASSED] or x[TURN] != y[TURN]:
+        return False
+    floor = now
+    if count > 0:
+        if x[DATA_END] != y[DATA_END]:
+            return False
+        floor = min(now, x[DATA_END] - max(k[CL], k[CWL]))
+    if max(x[DATA_END], now) != max(y[DATA_END], now):
+        return False
+    for at in (ROW_BUS, COLUMN_BUS, ACCEPT, BUSY_SINCE):
+        if max(x[at], floor) != max(y[at], floor):
+            return False
+    for at in range(k[AT_ROW], k[AT_SEEN]):
+        if x[at] != y[at]:
+            return False
+    column = False
+    for at in range(k[AT_TIMER], k[AT_ROW]):
+        if max(x[at], floor) != max(y[at], floor):
+            return False
+        column |= x[at] > floor and (at - k[AT_TIMER]) % COMMANDS >= RD
+    if column and (x[LAST_KIND] != y[LAST_KIND] or x[LAST_RANK] != y[LAST_RANK]):
+        return False
+    return (
+        _same_ranks(k, x, y, floor)
+        and _same_queue(k, x, y, floor)
+        and _same_lanes(k, m, listed, started, x, y, one, other, floor)
+    )
+
+
+@njit(cache=True)
+def _same_ranks(k, x, y, floor):
+    """Compare the ranks of two channels, as `_alike` does."""
+    window = k[ACT_WINDOW]
+    for rank in range(k[RANKS]):
+        at = k[AT_RANK] + rank * (ACTS + window)
+        if x[at + DUE] != y[at + DUE] or x[at + OPEN] != y[at + OPEN]:
+            return False
+        if max(x[at + REFRESH_END], floor) != max(y[at + REFRESH_END], floor):
+            return False
+        for n in range(window):
+            mine = x[at + ACTS + (x[at + ACT_HEAD] + n) % window] + k[ACT_WINDOW_CYCLES]
+            its = y[at + ACTS + (y[at + ACT_HEAD] + n) % window] + k[ACT_WINDOW_CYCLES]
+            if max(mine, floor) != max(its, floor):
+                return False
+    return True
+
+
+@njit(cache=True)
+def _same_queue(k, x, y, floor):
+    """Compare the requests of two channels with as many of them, as `_alike` does."""
+    for index in range(x[COUNT]):
+        mine, its = _place(k, x, index), _place(k, y, index)
+        for field in (Q_BANK, Q_ROW, Q_COLUMN, Q_KIND, Q_MOVE, Q_OPENED):
+            if x[mine + field] != y[its + field]:
+                return False
+        if max(x[mine + Q_ARRIVED], floor) != max(y[its + Q_ARRIVED], floor):
+            return False
+    return True
+
+
+@njit(cache=True)
+def _same_lanes(k, m, listed, started, x, y, one, other, floor):
+    """Compare the lanes of two channels and what is to come in them, as `_alike` does."""
+    for port in range(k[PORTS]):
+        at = k[AT_LANE] + port * L_WIDTH
+        busy = x[at + L_BURST] < x[at + L_END]
+        if busy != (y[at + L_BURST] < y[at + L_END]):
+            return False
+        if not busy:
+            continue  # nothing of this port is to come
+        for field in (L_BURST, L_END, L_KIND, L_MOVE):
+            if x[at + field] != y[at + field]:
+                return False
+        if max(x[at + L_SINCE], floor) != max(y[at + L_SINCE], floor):
+            return False
+        lane, its = x[at : at + L_WIDTH], y[at : at + L_WIDTH]
+        if not _same_work(k, m, listed, started, port, lane, its, one, other):
+            return False
+    return True
+
+
+@njit(cache=True)
+def _settle(k, x, now):
+    """Count what is certain up to `now`, so that the past leaves no trace in the state."""
+    if x[COUNT] == 0 and x[DATA_END] < now:
+        x[IDLE] += now - x[DATA_END]
+        x[DATA_END] = now
+    for rank in range(k[RANKS]):
+        at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+        if x[at + OPEN] > 0:
+            x[ACTIVE] += now - x[at + OPEN_SINCE]
+            x[at + OPEN_SINCE] = now
+
+
+@njit(cache=True)
+def _join(k, s, m, listed, started, credit, now):
+    """Let leaders with equal futures become one; `credit` keeps each channel's own counts."""
+    for old in range(1, k[CHANNELS]):
+        if s[old, LEADER] != old:
+            continue
+        for leader in range(old):
+            if s[leader, LEADER] == leader:
+                if _alike(k, s, m, listed, started, leader, old, now):
+                    break
+        else:
+            continue
+        _settle(k, s[leader], now)
+        _settle(k, s[old], now)
+        for channel in range(old, k[CHANNELS]):
+            if s[channel, LEADER] == old:
+                s[channel, LEADER] = leader
+                for place in range(ACTIVATES, STATE):
+                    credit[channel, place - ACTIVATES] += s[old, place] - s[leader, place]
+        s[leader, MEMBERS] += s[old, MEMBERS]
+        s[leader, NEXT] = min(s[leader, NEXT], s[old, NEXT])
+
+
+@njit(cache=True)
+def _none_ends_before(k, m, now):
+    """Return a cycle no transfer ends before, seen from `now`.
+
+    Of the bursts a transfer still lacks some channel has a fair share at least, and its data bus
+    takes them one by one.
+    """
+    soonest, latency = NEVER, min(k[CL], k[CWL])
+    for i in range(k[PORTS] * k[DEPTH]):
+        left = m[i, M_LEFT]
+        if left == 0:
+            soonest = min(soonest, m[i, M_LAST])
+        elif left > 0:
+            bursts = (left + k[CHANNELS] - 1) // k[CHANNELS]
+            data = max(now, m[i, M_SINCE]) + latency
+            soonest = min(soonest, data + bursts * k[BURST_CYCLES])
+    return soonest
+
+
+@njit(cache=True)
+def launch(k, s, m, listed, started, credit, port, time, equal):
+    """Put the next transfer of `port` under way; `time` is the memory's.
+
+    With shortcuts, channels that do the same are simulated once. A channel follows a leader while
+    its whole state and its work equal the leader's: channels with equal futures join here, and
+    those that the transfer gives other work part. `equal` says it gives all channels the same.
+    Returns a cycle no transfer ends before.
+    """
+    i = port * k[DEPTH] + (started[port] & (k[DEPTH] - 1))
+    left = 0
+    for piece in range(m[i, M_PIECES]):
+        first, end, _ = _bounds(k, m[i], listed, piece)
+        left += end - first
+    m[i, M_LEFT], m[i, M_FIRST], m[i, M_LAST] = left, NEVER, 0
+    if k[SHORTCUTS]:
+        _join(k, s, m, listed, started, credit, time)
+        if not equal:
+            _part(k, s, m, listed, i)
+    started[port] += 1
+    for channel in range(k[CHANNELS]):
+        if s[channel, LEADER] == channel:
+            _refill(k, s[channel], m, listed, started, channel, port)
+            s[channel, NEXT] = min(s[channel, NEXT], m[i, M_SINCE])
+    return _none_ends_before(k, m, time)
+
+
+@njit(cache=True)
+def run(k, s, m, listed, started, trace, until):
+    """Run all channels to `until`, or to the first end of a transfer.
+
+    Returns that cycle, and one that no transfer ends before: the same if one ends there.
+    No channel passes the end of a transfer that another channel brings about: all move within a
+    window in which none can end.
+    """
+    leaders = 0
     for c in range(k[CHANNELS]):
         leaders += s[c, LEADER] == c
     for i in range(k[PORTS] * k[DEPTH]):
@@ -524,8 +813,10 @@ def run(k, s, m, listed, started, trace, until):
             if s[c, LEADER] == c:
                 now = min(now, s[c, NEXT])
         if now >= until or trace[0, 0] == len(trace) - 1:
-            return until
-        horizon = until if leaders == 1 else min(until, now + window)
+            return until, _none_ends_before(k, m, min(now, until))
+        horizon = until
+        if leaders > 1:
+            horizon = min(until, _none_ends_before(k, m, now))
         for c in range(k[CHANNELS]):
             if s[c, LEADER] == c and s[c, NEXT] < horizon:
                 until = min(until, _advance(k, s[c], m, listed, started, trace, horizon))

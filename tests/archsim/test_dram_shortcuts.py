@@ -14,7 +14,6 @@ import pytest
 from pydantic import TypeAdapter
 
 import machine.dram as dram
-from archsim import dram as memories
 from archsim import dram_kernel as at
 from archsim.dram import Memory
 
@@ -29,12 +28,6 @@ def preset(name, **changes):
 HBM2 = preset("hbm2-neupims", channels=8)
 STRIPE = 8 * 1024
 FAR = 1 << 40
-
-
-@pytest.fixture(autouse=True)
-def eager(monkeypatch):
-    """Compare channels at every transfer that all share alike, however little is saved."""
-    monkeypatch.setattr(memories, "JOIN_BURSTS", 0)
 
 
 def random_transfer(rng):
@@ -144,21 +137,30 @@ def test_channels_part_for_unequal_work_and_join_again():
     assert [memory.counters(c).reads for c in range(8)] == [64 + 16 + 64, *[64 + 64] * 7]
 
 
-@pytest.mark.parametrize("stripes", [1, 8])
-def test_channels_are_compared_when_enough_was_started(stripes, monkeypatch):
-    bursts = 1024 * (4 + stripes) // HBM2.burst_bytes  # a channel's share, a stripe is 1 KiB of it
-    for limit, joined in ((bursts, True), (bursts + 3, False)):
-        monkeypatch.setattr(memories, "JOIN_BURSTS", limit)
-        memory = Memory(HBM2)
-        go = {"write": False, "rows": 1}
-        memory.start(0, 0, address_bytes=0, row_bytes=4 * STRIPE, now=0, **go)
-        memory.advance(FAR)
-        # 16 bursts for channel 0 alone, 2 a channel.
-        memory.start(1, 0, address_bytes=0, row_bytes=1024, now=memory.now, **go)
-        memory.advance(FAR)
-        memory.advance(memory.now + 2 * HBM2.timing.refi_cycles)
-        memory.start(2, 0, address_bytes=0, row_bytes=stripes * STRIPE, now=memory.now, **go)
-        assert leaders(memory) == (1 if joined else 2)
+def test_channels_with_the_same_bursts_of_other_pieces_stay_together():
+    memory = Memory(HBM2)
+    # Rows 0 to 7 begin in channels 0, 4, 0, 4, ...: four pieces each, at the same places inside.
+    memory.start(
+        0, 0, write=False, address_bytes=0, row_bytes=128, rows=8, stride_bytes=4096, now=0
+    )  # fmt: skip
+    assert leaders(memory) == 2
+    memory.advance(FAR)
+    assert [memory.counters(c).reads for c in range(8)] == [8, 0, 0, 0, 8, 0, 0, 0]
+
+
+@pytest.mark.parametrize("pause", [30, 60, 90, 120, 150])
+def test_channels_that_part_amid_a_transfer_go_on_at_their_own_pieces(pause):
+    def both(**options):
+        memory = Memory(HBM2, **options)
+        memory.start(
+            0, 0, write=False, address_bytes=0, row_bytes=128, rows=64, stride_bytes=4096, now=0
+        )  # fmt: skip
+        memory.advance(pause)
+        memory.start(1, 1, write=True, address_bytes=4096, row_bytes=64, now=pause)
+        done = memory.advance(FAR) + memory.advance(FAR)
+        return done, history(memory, 8)
+
+    assert both() == both(shortcuts=False)
 
 
 def test_channels_do_not_join_while_unequal_work_is_still_to_come():
