@@ -96,11 +96,10 @@ def test_simulator_that_runs_another_program_is_caught(monkeypatch):
     assert (found["first_difference"]["golden"], found["first_difference"]["simulator"]) == (1, 2)
 
 
-def test_value_that_only_data_gives_comes_from_golden(tmp_path):
-    text = """program reader version 1
-needs systolic indirect
+READER = """program reader version 1
+needs indirect
 symbol N dram 0x0 int32 [1] input
-symbol X dram 0x40 int8 [8,8] input
+symbol X dram 0x40 int8 [4,8] input
 operand n dram 0x0 int32 [1] stride [1]
 operand x dram 0x40 int8 [1,8] stride [8,1] loop 0:8
 operand y scratchpad 0x0 int8 [1,8] stride [8,1] loop 0:8
@@ -111,12 +110,22 @@ stream chip0.dma0
   end
   halt
 """
-    (tmp_path / "r.prog").write_text(text.replace("needs systolic indirect", "needs indirect"))
-    for seed in range(4):
-        program = read_program(tmp_path / "r.prog")
+
+
+def test_value_that_only_data_gives_comes_from_golden_and_is_verified(tmp_path):
+    path = tmp_path / "r.prog"
+    path.write_text(READER)
+    program, seen = read_program(path), set()
+    for seed in range(12):
         (n,) = random_tensors(program, seed)["N"].tolist()
-        found = agree(tmp_path / "r.prog", "tiny", seed=seed)
-        assert found["agree"] and found["instructions"] == {"chip0.dma0": 1 + n}
+        seen.add(n > 4)
+        if n <= 4:
+            found = agree(path, "tiny", seed=seed)
+            assert found["agree"] and found["instructions"] == {"chip0.dma0": 1 + n}
+            continue
+        with pytest.raises(UserError, match=r"^reader: chip0\.dma0\[2\].*at iteration 4: bounds: "):
+            agree(path, "tiny", seed=seed)
+    assert seen == {False, True}
 
 
 def test_fault_is_refused_before_anything_runs(monkeypatch, tmp_path):

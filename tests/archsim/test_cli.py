@@ -350,13 +350,13 @@ def test_disagreement_is_exit_code_1(command, monkeypatch):
     assert command("diff-exec", GEMM) == (1, "they part\n", "")
 
 
-def test_interrupt_is_exit_code_130_and_says_nothing(command, monkeypatch):
+@pytest.mark.parametrize("where", ["archsim.job.run_job", "typer.main.get_group"])
+def test_interrupt_is_exit_code_130_and_says_nothing(command, monkeypatch, where):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("archsim.job.run_job", interrupted)
-    code, out, _ = command("run", "--program", GEMM, "--machine", "tiny")
-    assert (code, out) == (130, "")
+    monkeypatch.setattr(where, interrupted)
+    assert command("run", "--program", GEMM, "--machine", "tiny") == (130, "", "")
 
 
 def test_help_names_every_command(command):
