@@ -118,5 +118,5 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def probability_format(k: AttentionKernel) -> str:
-    """Return the format of probabilities: codes beside quantised values, else the values' format."""
+    """Return the format of probabilities: codes beside quantised values, else the values'."""
     return "int8" if k.v_scale is not None else k.v.symbol.format

@@ -140,9 +140,9 @@ class StreamBuilder:
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Two slots of one buffer, handed to and fro between a producer and its consumers.
+    """Slots of one buffer, handed round between a producer and its consumer.
 
-    The slot's offset is in a register of each stream, so that a program may use a ring an odd
+    The slot's offset is in a register of each stream, so that a program may use a ring any
     number of times. A slot changes hands in `SHARES` shares: `parts` consumers take and give
     back ``SHARES / parts`` each.
     """
@@ -151,20 +151,21 @@ class Ring:
     space: Space
     address_bytes: int
     slot_bytes: int
+    slots: int
     free: int  # token: shares of slots the producer may fill
     full: int  # token: shares of slots a consumer may read
 
     def open(self, *streams: StreamBuilder) -> None:
         """Set the slot register of each stream so that its first step leads to slot 0."""
         for stream in streams:
-            for name in (f"{self.name}.slot", f"{self.name}.size"):
-                stream.scalar(Alu.SET, stream.register(name), self.slot_bytes)
+            last = (self.slots - 1) * self.slot_bytes
+            stream.scalar(Alu.SET, stream.register(f"{self.name}.slot"), last)
 
     def step(self, stream: StreamBuilder) -> int:
         """Move `stream` on to its next slot; return the register with the slot's offset."""
         slot = stream.register(f"{self.name}.slot")
-        size = stream.register(f"{self.name}.size")
-        stream.scalar(Alu.SUB, slot, slot, ra=size, register=True)
+        stream.scalar(Alu.ADD, slot, self.slot_bytes, ra=slot)
+        stream.scalar(Alu.WRAP, slot, self.slots * self.slot_bytes, ra=slot)
         return slot
 
     def slot(self, stream: StreamBuilder) -> int:
@@ -217,10 +218,11 @@ class ProgramBuilder:
         self._tokens.append(Token(name, initial))
         return len(self._tokens) - 1
 
-    def ring(self, name: str, space: Space, address_bytes: int, slot_bytes: int) -> Ring:
-        """Return a ring of two slots at `address_bytes`, both empty."""
-        free = self.token(f"{name}.free", 2 * SHARES)
-        return Ring(name, space, address_bytes, slot_bytes, free, self.token(f"{name}.full"))
+    def ring(self, name: str, space: Space, address_bytes: int, slot_bytes: int,
+             slots: int = 2) -> Ring:
+        """Return a ring of `slots` slots at `address_bytes`, all empty."""
+        free, full = self.token(f"{name}.free", slots * SHARES), self.token(f"{name}.full")
+        return Ring(name, space, address_bytes, slot_bytes, slots, free, full)
 
     def launch_entry(self, name: str) -> int:
         """Return the index of the launch table's entry `name`."""

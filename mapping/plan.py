@@ -22,10 +22,11 @@ from mapping.tiling import Slots
 
 __all__ = ["Plan", "Rows", "Tensor"]
 
-# Shares of the scratchpad, in 64ths, of each region's slots (a ring has two).
+# Of each region: the share of one slot in the scratchpad, in 64ths, and the number of slots.
 # w: weights, cached keys and values for the arrays; a: activations for the arrays; x: rows for the
-# vector units; s: scales and bias beside them; o: results; p: probabilities.
-SHARES = {"w": 16, "a": 4, "x": 3, "s": 3, "o": 2, "p": 4}
+# vector units; s: scales and bias beside them; o: results; p: probabilities. Weights have four
+# slots: a slot is free again only when its product has drained, some tiles after it was loaded.
+REGIONS = {"w": (8, 4), "a": (4, 2), "x": (3, 2), "s": (3, 2), "o": (2, 2), "p": (4, 2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,10 @@ class Plan:
         unit = self.machine.scratchpad.bytes // 64 // 64 * 64
         address = 0
         self.rings: dict[str, Ring] = {}
-        for name, share in SHARES.items():
+        for name, (share, slots) in REGIONS.items():
             size = share * unit
-            self.rings[name] = self.builder.ring(name, Space.SCRATCHPAD, address, size)
-            address += 2 * size
+            self.rings[name] = self.builder.ring(name, Space.SCRATCHPAD, address, size, slots)
+            address += slots * size
         half = self.machine.accumulator.bytes // 2
         self.rings["acc"] = self.builder.ring("acc", Space.ACCUMULATOR, 0, half)
 

@@ -111,11 +111,12 @@ def test_a_seventeenth_register_is_refused():
         stream.register("late")
 
 
+@pytest.mark.parametrize("slots", [2, 3, 4])
 @pytest.mark.parametrize("uses", [1, 2, 5])
-def test_a_ring_alternates_its_two_slots_from_slot_0(uses):
+def test_a_ring_goes_round_its_slots_from_slot_0(uses, slots):
     builder = ProgramBuilder("p")
     stream = builder.stream(ARRAY)
-    ring = builder.ring("w", Space.SCRATCHPAD, 4096, 512)
+    ring = builder.ring("w", Space.SCRATCHPAD, 4096, 512, slots)
     ring.open(stream)
     with stream.loop(uses):
         base = ring.step(stream)
@@ -126,7 +127,7 @@ def test_a_ring_alternates_its_two_slots_from_slot_0(uses):
     seen = []
     while (step := cursor.next_step()) is not None:
         seen.append(step.resolve(program.operands[at]).address_bytes)
-    assert seen == [4096 + 512 * (i % 2) for i in range(uses)]
+    assert seen == [4096 + 512 * (i % slots) for i in range(uses)]
 
 
 def test_what_a_ring_hands_over_is_handed_back():

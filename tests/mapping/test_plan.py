@@ -7,7 +7,7 @@ from machine.opcodes import Opcode
 from machine.program import Edge, Space, SymbolKind
 from mapping.builder import ProgramBuilder
 from mapping.fit import Unfit
-from mapping.plan import SHARES, Plan, Rows, Tensor
+from mapping.plan import REGIONS, Plan, Rows, Tensor
 
 
 def planned(*overrides, entries=()):
@@ -22,13 +22,13 @@ def test_regions_are_apart_and_inside_the_buffers(size):
     for ring in plan.rings.values():
         assert ring.address_bytes == ends[ring.space]
         assert ring.slot_bytes > 0 and ring.slot_bytes % 64 == 0
-        ends[ring.space] += 2 * ring.slot_bytes
+        ends[ring.space] += ring.slots * ring.slot_bytes
     assert ends[Space.SCRATCHPAD] <= size
     assert ends[Space.ACCUMULATOR] <= plan.machine.accumulator.bytes
 
 
 def test_the_shares_use_the_scratchpad_up():
-    assert 2 * sum(SHARES.values()) == 64
+    assert sum(share * slots for share, slots in REGIONS.values()) == 64
 
 
 @pytest.mark.parametrize("count, fits", [(2, False), (3, True)])
