@@ -14,6 +14,9 @@ export XDG_DATA_HOME="$cache/xdg/data" XDG_STATE_HOME="$cache/xdg/state"
 export TMPDIR="$cache/tmp"
 unset cache
 
+# Small products gain nothing from threads, and two of them on busy cores lose much.
+export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
+
 # Another Yosys on PATH would emit other Verilog.
 export AMARANTH_USE_YOSYS=builtin
 
