@@ -24,26 +24,13 @@ _NEVER = 1 << 60
 
 
 class MemoryClock:
-    """The memory of a chip in the engine's ticks, and who waits for each transfer.
-
-    A transfer's data cannot move before the shortest latency, nor faster than the peak rate; and
-    when its last burst is taken in, no more than the queues hold of its port's earlier bursts can
-    still be there. Until then the memory need not be asked whether it has ended.
-    """
+    """The memory of a chip in the engine's ticks, and who waits for each transfer."""
 
     def __init__(self, machine: Machine, *, ports: int):
         self.memory = Memory(machine.dram, ports=ports)
         self.period = machine.ticks(machine.dram.clock)
-        dram = machine.dram
-        self._rate = dram.peak_bytes_per_cycle
-        self._latency = {False: dram.timing.cl_cycles, True: dram.timing.cwl_cycles}
-        self._burst = dram.burst_cycles
-        self._queued = dram.queue_entries * dram.burst_bytes * dram.channels // self._rate
         self._waiting: dict[int, tuple[Callable[[int], None], int]] = {}  # tag -> (whom, left)
         self._whole: dict[int, int] = {}  # tag of a part of a transfer -> tag of the whole
-        self._earliest: dict[int, int] = {}  # tag of a part -> a cycle it does not end before
-        self._soonest: int | None = None  # the least of them
-        self._port_end = [0] * ports  # all bytes of the port at the peak rate
         self._number = 0
 
     def start(self, port: int, found: tuple[Piece, ...], base: int, *, write: bool, now: int,
@@ -64,32 +51,23 @@ class MemoryClock:
                 self.memory.start_list(
                     self._number, port, write=write, addresses_bytes=addresses,
                     row_bytes=row_bytes, now=cycle)
-            moved = row_bytes * (len(addresses) if piece is None else piece.rows)
-            first, data = cycle + min(self._latency.values()), moved // self._rate
-            self._port_end[port] = max(self._port_end[port], first) + data
-            self._earliest[self._number] = max(
-                cycle + self._latency[write] + max(data, self._burst),
-                self._port_end[port] - self._queued)
             self._number += 1
-        self._soonest = min(self._earliest.values())
 
     def next_event(self) -> int | None:
         """Return a tick before which no transfer ends; None if none is under way."""
-        return None if self._soonest is None else self._soonest * self.period
+        event = self.memory.next_event()
+        return None if event is None else event * self.period
 
     def advance(self, until: int, at: At) -> bool:
         """Go on to `until`, or to the first transfer that ends; return whether one did."""
         ended = self.memory.advance(max(self.memory.now, until // self.period))
         for completion in ended:
             whole = self._whole.pop(completion.tag)
-            del self._earliest[completion.tag]
             done, left = self._waiting.pop(whole)
             if left > 1:
                 self._waiting[whole] = (done, left - 1)
             else:
                 at(completion.done_cycle * self.period, done)
-        if ended:
-            self._soonest = min(self._earliest.values(), default=None)
         return bool(ended)
 
 

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from archsim.dma import MemoryClock
+from archsim.pieces import Piece
 from machine.link import LinkConfig
+from machine.load import read_machine
 from machine.program import Launch
 
 HEAD = """program t version 1
@@ -143,3 +146,18 @@ def test_slower_memory_moves_on_its_own_edges(run, times, machine):
     asks = start + on.dma.setup_cycles
     edge = -(-asks // 3) * 3
     assert completion == edge + 3 * on.dram.read_latency_cycles + on.crossbar.latency_cycles + 1
+
+
+def test_a_transfer_may_end_before_a_longer_one_in_front_of_it_on_other_channels():
+    clock = MemoryClock(read_machine("npu-hbm2"), ports=1)
+    dram = clock.memory.cfg
+    stripe = dram.channels * 1024  # 1 KiB a channel
+    ended = []
+    long, short = Piece(0, 1024, 256, stripe), Piece(1024, 64, 1, 64)  # channel 0, channel 1
+    clock.start(0, (long,), 0, write=False, now=0, done=lambda tick: ended.append(("long", tick)))
+    clock.start(0, (short,), 0, write=False, now=0, done=lambda tick: ended.append(("short", tick)))
+    assert clock.next_event() <= dram.read_latency_cycles * clock.period
+    while clock.next_event() is not None:
+        clock.advance(1 << 40, lambda tick, call: call(tick))
+    assert ended[0] == ("short", dram.read_latency_cycles * clock.period)
+    assert ended[1][1] >= 256 * 1024 // dram.burst_bytes * dram.burst_cycles * clock.period

@@ -66,7 +66,9 @@ def work(cfg, seed, *, transfers=60, until=lambda rng, now: FAR, **options):
             port_of[tag] = port
         ended = []
         while not ended:
+            bound = memory.next_event()
             ended = memory.advance(until(slices, memory.now))
+            assert all(completion.done_cycle >= bound for completion in ended)
         for completion in ended:
             free.append(port_of.pop(completion.tag))
         done += ended
