@@ -10,7 +10,7 @@ costs more than most of them do.
 """
 
 import numpy as np
-from numba import njit
+from numba import boolean, int64, njit, types, void
 
 __all__ = ["issue", "launch", "ready_at", "run"]
 
@@ -71,8 +71,14 @@ L_SEQUENCE, L_PIECE, L_BURST, L_END, L_KIND, L_MOVE, L_SINCE, L_WIDTH = range(8)
 M_BASE, M_BYTES, M_STRIDE, M_PIECES, M_KIND, M_LISTED, M_SINCE, M_LEFT, M_FIRST, M_LAST = range(10)
 MOVE = 10
 
+# Types of arguments. Functions not inlined are compiled once, for these: numba would compile each
+# anew for every literal it is called with.
+_ROW, _ROWS = int64[::1], int64[:, ::1]
+_TWO, _THREE, _FOUR = (types.UniTuple(int64, count) for count in (2, 3, 4))
+_SHARES = types.Tuple((_ROW, _ROWS))
 
-@njit(cache=True)
+
+@njit(int64(_ROW, _ROW, int64, int64), cache=True)
 def ready_at(k, x, command, bank):
     """Return the first cycle at which `command` to `bank` breaks no rule; changes nothing."""
     rank = bank >> k[RANK_BITS]
@@ -111,7 +117,7 @@ def _start_timers(k, x, command, bank, now):
         x[timer] = max(x[timer], at)
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROW, int64, int64, int64, int64), cache=True)
 def issue(k, x, command, bank, row, now):
     """Issue `command`; the caller has asked `ready_at`. Updates timers, buses, rows, counters."""
     _start_timers(k, x, command, bank, now)
@@ -148,7 +154,7 @@ def issue(k, x, command, bank, row, now):
         x[ACTIVE] += k[RFC]
 
 
-@njit(cache=True)
+@njit(int64(_ROW, _ROW, int64), cache=True)
 def _place(k, x, index):
     """Return where in the state the request of age `index` (0 the oldest) lies."""
     place = x[HEAD] + index
@@ -157,7 +163,7 @@ def _place(k, x, index):
     return k[AT_QUEUE] + place * Q_WIDTH
 
 
-@njit(cache=True)
+@njit(void(_ROW, int64, int64, int64, int64), cache=True)
 def _offer(x, time, group, rival, index):
     """Keep the command if it comes before the one picked so far; of equals the first stays."""
     if time > x[PICK_TIME]:
@@ -168,7 +174,7 @@ def _offer(x, time, group, rival, index):
     x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_INDEX] = time, group, rival, index
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROW, int64, int64), cache=True)
 def _consider(k, x, index, place):
     """Offer the command that the request of age `index` at `place` needs next, if it may have one.
 
@@ -220,7 +226,7 @@ def _pick_steady(k, x):
     return True
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROW), cache=True)
 def _pick_among_all(k, x):
     """Choose among refresh and all requests, and note whether they are steady."""
     x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_KNOWN] = NEVER, BY_ROW, NEVER, 1
@@ -259,7 +265,7 @@ def _pick_among_all(k, x):
         x[MISS_TIME] = ready_at(k, x, ACT if x[k[AT_ROW] + miss_bank] < 0 else PRE, miss_bank)
 
 
-@njit(cache=True)
+@njit(int64(_ROW, int64, int64), cache=True)
 def _below(k, channel, burst):
     """Return how many bursts with a smaller number than `burst` lie in `channel`."""
     span = k[CHANNEL_LOW] + k[CHANNEL_BITS]
@@ -268,7 +274,7 @@ def _below(k, channel, burst):
     return ((burst >> span) << k[CHANNEL_LOW]) + inside
 
 
-@njit(cache=True)
+@njit(_THREE(_ROW, _ROW, _ROWS, int64), cache=True)
 def _bounds(k, move, listed, piece):
     """Return the first burst of a piece, the one after its last, and its command."""
     base, kind = move[M_BASE] + piece * move[M_STRIDE], move[M_KIND]
@@ -278,7 +284,7 @@ def _bounds(k, move, listed, piece):
     return base >> k[BURST_BITS], last + 1, kind
 
 
-@njit(cache=True)
+@njit(_FOUR(_ROW, _ROW, _ROWS, int64, int64), cache=True)
 def _next_part(k, move, listed, channel, piece):
     """Find the first piece from `piece` on with a burst in `channel`.
 
@@ -293,7 +299,7 @@ def _next_part(k, move, listed, channel, piece):
     return piece, low, high, kind
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROW, _ROWS, _ROWS, _ROW, int64, int64), cache=True)
 def _refill(k, x, m, listed, started, channel, port):
     """Move an empty lane on to the port's next piece with a burst in this channel, if any."""
     at = k[AT_LANE] + port * L_WIDTH
@@ -357,7 +363,7 @@ def _accept(k, x, now):
     return port
 
 
-@njit(cache=True)
+@njit(int64(_ROW, int64, int64, int64, int64), cache=True)
 def _until(x, place, at, bound, kind):
     """Give the cycles from `place` to `bound`, but none from `at` on, to the class `kind`."""
     cycles = min(bound, at) - place
@@ -419,7 +425,7 @@ def _serve(k, x, m, index, now):
     return m[i, M_LAST] if m[i, M_LEFT] == 0 else NEVER
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROW, int64, int64), cache=True)
 def _find_rival(k, x, bank, row):
     """Note the oldest queued request to another row of `bank` than `row`, which is being opened."""
     rival = NEVER
@@ -466,7 +472,7 @@ def _act(k, x, m, trace, now):
     return done
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROW, int64), cache=True)
 def _skip_refreshes(k, x, horizon):
     """Let all refreshes of an idle channel before `horizon` but the last happen, if on time."""
     for rank in range(k[RANKS]):
@@ -482,7 +488,7 @@ def _skip_refreshes(k, x, horizon):
             x[ACTIVE] += skipped * k[RFC]
 
 
-@njit(cache=True)
+@njit(int64(_ROW, _ROW, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
 def _advance(k, x, m, listed, started, trace, horizon):
     """Run one channel up to, not including, `horizon` or the end of a transfer before it.
 
@@ -510,7 +516,7 @@ def _advance(k, x, m, listed, started, trace, horizon):
             done = min(done, _act(k, x, m, trace, now))
 
 
-@njit(cache=True)
+@njit(_SHARES(_ROW, _ROW, _ROWS), cache=True)
 def _shares(k, move, listed):
     """Return the parts of a transfer, (first burst, end, command) a row, channel by channel.
 
@@ -534,12 +540,13 @@ def _shares(k, move, listed):
                 else:
                     begin[channel + 1] += 1
         if not fill:
-            begin = np.cumsum(begin)
+            for channel in range(channels):
+                begin[channel + 1] += begin[channel]
             parts = np.empty((begin[channels], 3), np.int64)
     return begin, parts
 
 
-@njit(cache=True)
+@njit(boolean(_ROW, _ROWS, int64, int64), cache=True)
 def _same_share(begin, parts, one, other):
     """Return whether two channels have the same bursts, of `_shares`, in the same order."""
     count = begin[one + 1] - begin[one]
@@ -552,7 +559,7 @@ def _same_share(begin, parts, one, other):
     return True
 
 
-@njit(cache=True)
+@njit(_TWO(_ROW, _ROW, _ROWS, int64, int64, int64), cache=True)
 def _pass_parts(k, move, listed, channel, piece, count):
     """Return the number of the piece after `count` parts from `piece` on, and how many there were.
 
@@ -567,13 +574,14 @@ def _pass_parts(k, move, listed, channel, piece, count):
     return piece, found
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROWS, _ROWS, _ROWS, int64, int64), cache=True)
 def _lead(k, s, m, listed, old, new):
     """Let channel `new` go on from the state of its leader `old` as a leader of its own.
 
     Both have as many parts still to come in each lane, but not of the same pieces.
     """
-    s[new] = s[old]
+    for place in range(s.shape[1]):  # assigning a whole row takes seconds to compile
+        s[new, place] = s[old, place]
     s[new, MEMBERS] = 0
     for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
         if s[old, at + L_BURST] < s[old, at + L_END]:
@@ -583,13 +591,13 @@ def _lead(k, s, m, listed, old, new):
             s[new, at + L_PIECE], _ = _pass_parts(k, move, listed, new, 0, all_parts - rest)
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROWS, _ROWS, _ROWS, int64), cache=True)
 def _part(k, s, m, listed, i):
     """Part the channels whose bursts of transfer `i` are not their leader's."""
     begin, parts = _shares(k, m[i], listed)
-    before = s[:, LEADER].copy()
+    before = np.empty(k[CHANNELS], np.int64)
     for channel in range(k[CHANNELS]):
-        old = before[channel]
+        before[channel] = old = s[channel, LEADER]
         if old == channel:
             continue
         for leader in range(old, channel + 1):  # a leader is the first of those that follow it
@@ -603,7 +611,7 @@ def _part(k, s, m, listed, i):
         s[leader, MEMBERS] += 1
 
 
-@njit(cache=True)
+@njit(boolean(_ROW, _ROWS, _ROWS, _ROW, int64, _ROW, _ROW, int64, int64), cache=True)
 def _same_work(k, m, listed, started, port, lane, other_lane, one, other):
     """Return whether two channels whose lanes hold equal parts also have equal parts to come."""
     piece, other_piece = lane[L_PIECE], other_lane[L_PIECE]
@@ -621,7 +629,59 @@ def _same_work(k, m, listed, started, port, lane, other_lane, one, other):
     return True
 
 
-@njit(cache=True)
+@njit(boolean(_ROW, _ROW, _ROW, int64), cache=True)
+def _same_ranks(k, x, y, floor):
+    """Compare the ranks of two channels, as `_alike` does."""
+    window = k[ACT_WINDOW]
+    for rank in range(k[RANKS]):
+        at = k[AT_RANK] + rank * (ACTS + window)
+        if x[at + DUE] != y[at + DUE] or x[at + OPEN] != y[at + OPEN]:
+            return False
+        if max(x[at + REFRESH_END], floor) != max(y[at + REFRESH_END], floor):
+            return False
+        for n in range(window):
+            mine = x[at + ACTS + (x[at + ACT_HEAD] + n) % window] + k[ACT_WINDOW_CYCLES]
+            its = y[at + ACTS + (y[at + ACT_HEAD] + n) % window] + k[ACT_WINDOW_CYCLES]
+            if max(mine, floor) != max(its, floor):
+                return False
+    return True
+
+
+@njit(boolean(_ROW, _ROW, _ROW, int64), cache=True)
+def _same_queue(k, x, y, floor):
+    """Compare the requests of two channels with as many of them, as `_alike` does."""
+    for index in range(x[COUNT]):
+        mine, its = _place(k, x, index), _place(k, y, index)
+        for field in (Q_BANK, Q_ROW, Q_COLUMN, Q_KIND, Q_MOVE, Q_OPENED):
+            if x[mine + field] != y[its + field]:
+                return False
+        if max(x[mine + Q_ARRIVED], floor) != max(y[its + Q_ARRIVED], floor):
+            return False
+    return True
+
+
+@njit(boolean(_ROW, _ROWS, _ROWS, _ROW, _ROW, _ROW, int64, int64, int64), cache=True)
+def _same_lanes(k, m, listed, started, x, y, one, other, floor):
+    """Compare the lanes of two channels and what is to come in them, as `_alike` does."""
+    for port in range(k[PORTS]):
+        at = k[AT_LANE] + port * L_WIDTH
+        busy = x[at + L_BURST] < x[at + L_END]
+        if busy != (y[at + L_BURST] < y[at + L_END]):
+            return False
+        if not busy:
+            continue  # nothing of this port is to come
+        for field in (L_BURST, L_END, L_KIND, L_MOVE):
+            if x[at + field] != y[at + field]:
+                return False
+        if max(x[at + L_SINCE], floor) != max(y[at + L_SINCE], floor):
+            return False
+        lane, its = x[at : at + L_WIDTH], y[at : at + L_WIDTH]
+        if not _same_work(k, m, listed, started, port, lane, its, one, other):
+            return False
+    return True
+
+
+@njit(boolean(_ROW, _ROWS, _ROWS, _ROWS, _ROW, int64, int64, int64), cache=True)
 def _alike(k, s, m, listed, started, one, other, now):
     """Return whether two channels have equal futures: all that can matter from `now` on is equal.
 
@@ -659,59 +719,7 @@ def _alike(k, s, m, listed, started, one, other, now):
     )
 
 
-@njit(cache=True)
-def _same_ranks(k, x, y, floor):
-    """Compare the ranks of two channels, as `_alike` does."""
-    window = k[ACT_WINDOW]
-    for rank in range(k[RANKS]):
-        at = k[AT_RANK] + rank * (ACTS + window)
-        if x[at + DUE] != y[at + DUE] or x[at + OPEN] != y[at + OPEN]:
-            return False
-        if max(x[at + REFRESH_END], floor) != max(y[at + REFRESH_END], floor):
-            return False
-        for n in range(window):
-            mine = x[at + ACTS + (x[at + ACT_HEAD] + n) % window] + k[ACT_WINDOW_CYCLES]
-            its = y[at + ACTS + (y[at + ACT_HEAD] + n) % window] + k[ACT_WINDOW_CYCLES]
-            if max(mine, floor) != max(its, floor):
-                return False
-    return True
-
-
-@njit(cache=True)
-def _same_queue(k, x, y, floor):
-    """Compare the requests of two channels with as many of them, as `_alike` does."""
-    for index in range(x[COUNT]):
-        mine, its = _place(k, x, index), _place(k, y, index)
-        for field in (Q_BANK, Q_ROW, Q_COLUMN, Q_KIND, Q_MOVE, Q_OPENED):
-            if x[mine + field] != y[its + field]:
-                return False
-        if max(x[mine + Q_ARRIVED], floor) != max(y[its + Q_ARRIVED], floor):
-            return False
-    return True
-
-
-@njit(cache=True)
-def _same_lanes(k, m, listed, started, x, y, one, other, floor):
-    """Compare the lanes of two channels and what is to come in them, as `_alike` does."""
-    for port in range(k[PORTS]):
-        at = k[AT_LANE] + port * L_WIDTH
-        busy = x[at + L_BURST] < x[at + L_END]
-        if busy != (y[at + L_BURST] < y[at + L_END]):
-            return False
-        if not busy:
-            continue  # nothing of this port is to come
-        for field in (L_BURST, L_END, L_KIND, L_MOVE):
-            if x[at + field] != y[at + field]:
-                return False
-        if max(x[at + L_SINCE], floor) != max(y[at + L_SINCE], floor):
-            return False
-        lane, its = x[at : at + L_WIDTH], y[at : at + L_WIDTH]
-        if not _same_work(k, m, listed, started, port, lane, its, one, other):
-            return False
-    return True
-
-
-@njit(cache=True)
+@njit(void(_ROW, _ROW, int64), cache=True)
 def _settle(k, x, now):
     """Count what is certain up to `now`, so that the past leaves no trace in the state."""
     if x[COUNT] == 0 and x[DATA_END] < now:
@@ -724,7 +732,7 @@ def _settle(k, x, now):
             x[at + OPEN_SINCE] = now
 
 
-@njit(cache=True)
+@njit(void(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
 def _join(k, s, m, listed, started, credit, now):
     """Let leaders with equal futures become one; `credit` keeps each channel's own counts."""
     for old in range(1, k[CHANNELS]):
@@ -747,7 +755,7 @@ def _join(k, s, m, listed, started, credit, now):
         s[leader, NEXT] = min(s[leader, NEXT], s[old, NEXT])
 
 
-@njit(cache=True)
+@njit(int64(_ROW, _ROWS, int64), cache=True)
 def _none_ends_before(k, m, now):
     """Return a cycle no transfer ends before, seen from `now`.
 
@@ -766,7 +774,7 @@ def _none_ends_before(k, m, now):
     return soonest
 
 
-@njit(cache=True)
+@njit(int64(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64, int64, boolean), cache=True)
 def launch(k, s, m, listed, started, credit, port, time, equal):
     """Put the next transfer of `port` under way; `time` is the memory's.
 
@@ -793,7 +801,7 @@ def launch(k, s, m, listed, started, credit, port, time, equal):
     return _none_ends_before(k, m, time)
 
 
-@njit(cache=True)
+@njit(_TWO(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
 def run(k, s, m, listed, started, trace, until):
     """Run all channels to `until`, or to the first end of a transfer.
 

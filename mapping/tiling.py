@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isqrt
 
 from machine.chip import Machine
 from mapping.fit import Unfit, buffer_too_small
@@ -125,12 +126,11 @@ def _candidates(gemm: Gemm, machine: Machine, slots: Slots) -> Iterator[GemmTili
 
 def _rows(gemm: Gemm, m: int, n: int, slots: Slots) -> int:
     """Return the most rows an epilogue step can hold, a divisor of m; 0 if not even one."""
-    for parts in range(1, m + 1):
-        if m % parts == 0:
-            probe = GemmTiling(m, n, 1, n, 1, m // parts, False)
-            need = fits(gemm, probe, slots)
-            if all(need[r][0] <= need[r][1] for r in ("outputs", "residual")):
-                return m // parts
+    small = [d for d in range(1, isqrt(m) + 1) if m % d == 0]
+    for rows in sorted({*small, *(m // d for d in small)}, reverse=True):
+        need = fits(gemm, GemmTiling(m, n, 1, n, 1, rows, False), slots)
+        if all(need[r][0] <= need[r][1] for r in ("outputs", "residual")):
+            return rows
     return 0
 
 

@@ -28,6 +28,7 @@ __all__ = ["Mapped", "Weight", "map_model"]
 HIDDEN = "float16"  # activations between quantised products
 CODE = "int8"  # activations as the arrays read them, where they are quantised
 ATTEMPTS = 12  # enlargements tried for what does not fit
+PAGE_BYTES = 1024  # neighbouring pages of addresses lie in neighbouring channels (npu-hbm2)
 CAPABILITIES = frozenset({Capability.SYSTOLIC, Capability.VECTOR, Capability.INDIRECT})
 
 
@@ -216,12 +217,19 @@ class _Mapper:
             self._norm("embed_norm", "embed.norm", self.x, keep=self.x, layered=False,
                        quantise=post)
         elif post and self.quantised:
-            self._quantise("embed_codes", self.x, self.codes, self.codes_scale)
+            self._quantise("embed_codes", self.x, d, self.codes, self.codes_scale)
 
     def _codes(self, name: str, width: int) -> tuple[Tensor, Tensor | None]:
-        """Place a tensor of activations as the arrays read them, and its row scales."""
-        form = self.formats.of("activation").name
-        codes = self._scratch(name, (self.rows.most, width), form)
+        """Place a tensor of activations as the arrays read them, and its row scales.
+
+        A row that is a whole even number of channels' pages is followed by a gap of one page, so
+        that a column of blocks lies in every channel and not in a few.
+        """
+        form = self.formats.of("activation")
+        page = PAGE_BYTES * 8 // form.bits
+        pitch = width + page if self.rows.most > 1 and width % (2 * page) == 0 else width
+        symbol = self.builder.symbol(name, SymbolKind.SCRATCH, (self.rows.most, pitch), form.name)
+        codes = Tensor(symbol, (pitch, 1))
         if not self.quantised:
             return codes, None
         return codes, self._scratch(f"{name}.scale", (self.rows.most,), "float32")
@@ -246,11 +254,11 @@ class _Mapper:
                 eps=norm.eps, keep=keep, quantised=codes if quantise else None,
                 quantised_scale=scale if quantise else None))
 
-    def _quantise(self, name: str, x: Tensor, codes: Tensor, scale: Tensor | None, *,
+    def _quantise(self, name: str, x: Tensor, width: int, codes: Tensor, scale: Tensor | None, *,
                   rows: Rows | None = None) -> None:
         with self.builder.accounting(name, 0, 0):
             write_rows(self.plan, RowKernel(
-                name=name, rows=rows or self.rows, width=codes.strides[0], x=x, quantised=codes,
+                name=name, rows=rows or self.rows, width=width, x=x, quantised=codes,
                 quantised_scale=scale))
 
     def _product(self, name: str, a: Tensor, a_scale: Tensor | None, k: int, n: int,
@@ -304,7 +312,7 @@ class _Mapper:
         codes, scale = heads, None
         if self.quantised:
             codes, scale = self._codes("attended_codes", attention.q_width)
-            self._quantise("attended_codes", heads, codes, scale)
+            self._quantise("attended_codes", heads, attention.q_width, codes, scale)
         total = self._scratch("sum", (self.rows.most, d), HIDDEN) if post else self.x
         self._product("out", codes, scale, attention.q_width, d, ("layer.out",), total,
                       bias=attention.out_bias, residual=self.x)
@@ -319,7 +327,7 @@ class _Mapper:
         codes, scale = inner, None
         if self.quantised:
             codes, scale = self._codes("inner_codes", ffn.width)
-            self._quantise("inner_codes", inner, codes, scale)
+            self._quantise("inner_codes", inner, ffn.width, codes, scale)
         self._product("down", codes, scale, ffn.width, d, ("layer.down",), total, bias=ffn.bias,
                       residual=self.x)
         if post:
@@ -385,7 +393,7 @@ class _Mapper:
             self._norm("final_norm", "final_norm", last, keep=None, layered=False, rows=rows,
                        to=(codes, scale))
         elif self.quantised:
-            self._quantise("last", last, codes, scale, rows=rows)
+            self._quantise("last", last, d, codes, scale, rows=rows)
         else:
             codes = last
         logits = self._scratch("logits", (phase.batch, model.vocab), HIDDEN,
