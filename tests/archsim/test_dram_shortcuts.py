@@ -261,3 +261,9 @@ def test_all_compiled_functions_lie_in_one_file():
     compiled = [f for f in vars(at).values() if hasattr(f, "py_func")]
     assert len(compiled) > 15
     assert {f.py_func.__module__ for f in compiled} == {"archsim.dram_kernel"}
+
+
+def test_each_function_is_compiled_for_one_signature():
+    work(HBM2, 4, transfers=10)
+    compiled = [f for f in vars(at).values() if hasattr(f, "py_func")]
+    assert {len(f.signatures) for f in compiled} == {0, 1}  # none where it is inlined
