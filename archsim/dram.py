@@ -84,8 +84,8 @@ class Memory:
         self.cfg = cfg
         self.now = 0
         self.trace: list[Command] = []
-        self._alone = record or not shortcuts
-        self._k = constants(cfg, ports=ports, depth=DEPTH, shortcuts=not self._alone)
+        self._records = record
+        self._k = constants(cfg, ports=ports, depth=DEPTH, shortcuts=shortcuts and not record)
         self._s = fresh_state(cfg, self._k)
         self._moves = fresh_transfers(self._k)
         self._listed = np.zeros((1, 2), np.int64)
@@ -156,10 +156,12 @@ class Memory:
 
         Returns the transfers that end there, in the order they started; call again to go on.
         """
-        require(until >= self.now, "until", f"at least {self.now}, the memory's time", until)
+        if until < self.now:
+            require(False, "until", f"at least {self.now}, the memory's time", until)
         while True:
-            self.now, self._soonest = map(int, at.run(*self._arrays, self._trace, until))
-            if not self._fetch_trace():
+            now, soonest = at.run(*self._arrays, self._trace, until)
+            self.now, self._soonest = int(now), int(soonest)
+            if not self._records or not self._fetch_trace():
                 break
         return self._take_done() if self._soonest <= self.now else []
 
@@ -246,8 +248,6 @@ class Memory:
 
     def _fetch_trace(self) -> bool:
         """Move recorded commands into `trace`; return whether the buffer was full."""
-        if self._trace[0, 0] < 0:
-            return False
         used, cfg = int(self._trace[0, 0]), self.cfg
         for cycle, channel, command, bank, row, column in self._trace[1 : used + 1].tolist():
             group, inner = divmod(bank, cfg.banks_per_group)
