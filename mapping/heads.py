@@ -42,7 +42,6 @@ class HeadsKernel:
     batch: int
     tokens: Rows
     head_dim: int
-    width: int
     qkv: Tensor
     parts: tuple[Part, ...]
     theta: float = 0.0

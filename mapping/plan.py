@@ -24,9 +24,12 @@ __all__ = ["Plan", "Rows", "Tensor"]
 
 # Of each region: the share of one slot in the scratchpad, in 64ths, and the number of slots.
 # w: weights, cached keys and values for the arrays; a: activations for the arrays; x: rows for the
-# vector units; s: scales and bias beside them; o: results; p: probabilities. Weights have four
-# slots: a slot is free again only when its product has drained, some tiles after it was loaded.
-REGIONS = {"w": (8, 4), "a": (4, 2), "x": (3, 2), "s": (3, 2), "o": (2, 2), "p": (4, 2)}
+# vector units; s: scales and bias beside them; o: results; p: probabilities. A slot is free again
+# only when its product has drained, some tiles after it was loaded: of the operand that streams,
+# weights where rows are few, weights and activations where they are many, there are more slots.
+Regions = dict[str, tuple[int, int]]
+FEW_ROWS: Regions = {"w": (8, 4), "a": (4, 2), "x": (3, 2), "s": (3, 2), "o": (2, 2), "p": (4, 2)}
+MANY_ROWS: Regions = FEW_ROWS | {"w": (8, 3), "a": (4, 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ class Rows:
 class Plan:
     """Streams, rings and scratch of one program on one machine."""
 
-    def __init__(self, builder: ProgramBuilder, machine: Machine, *, entries: tuple[str, ...] = ()):
+    def __init__(self, builder: ProgramBuilder, machine: Machine, *, entries: tuple[str, ...] = (),
+                 regions: Regions = FEW_ROWS):
         self.builder = builder
         self.machine = machine
         if machine.dma.count < 3:
@@ -78,14 +82,14 @@ class Plan:
         self.vector = builder.stream(Queue(QueueKind.VECTOR), (1 << self.vectors) - 1)
         self.stage = builder.token("stage", 1)
         self.cached = builder.token("cached")
-        self._regions()
+        self._place(regions)
         self._open(entries)
 
-    def _regions(self) -> None:
+    def _place(self, regions: Regions) -> None:
         unit = self.machine.scratchpad.bytes // 64 // 64 * 64
         address = 0
         self.rings: dict[str, Ring] = {}
-        for name, (share, slots) in REGIONS.items():
+        for name, (share, slots) in regions.items():
             size = share * unit
             self.rings[name] = self.builder.ring(name, Space.SCRATCHPAD, address, size, slots)
             address += slots * size

@@ -220,7 +220,7 @@ def write_embed(plan: Plan, kernel: EmbedKernel) -> None:
         _sum_rows(plan, k, rows, wide, form)
         o.step(plan.store)
         plan.save(f"{k.name}.sum", o, 0, k.out, (rows, k.width), k.out.symbol.format,
-                  loops=((1, rows * k.width),),
+                  loops=((1, rows * k.out.strides[0]),),
                   edges=(plan.edge(plan.store, k.rows, (1, rows)), None),
                   waits=(o.take_full(),), signals=(o.give_free(),))
     plan.end()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from machine.chip import Machine
 from machine.errors import must_be
+from machine.formats import format_named
 from machine.program import Capability, Launch, Program, Symbol, SymbolKind
 from machine.vector import VectorOp
 from mapping.attention import write_attention
@@ -18,7 +19,7 @@ from mapping.formats import Formats
 from mapping.gemm import GemmKernel, write_gemm
 from mapping.heads import HeadsKernel, Part, write_heads
 from mapping.model import Model
-from mapping.plan import Plan, Rows, Tensor
+from mapping.plan import FEW_ROWS, MANY_ROWS, Plan, Rows, Tensor
 from mapping.rows import EmbedKernel, RowKernel, write_embed, write_rows
 from mapping.tiling import Gemm, GemmTiling, find_tiling
 from mapping.workload import Phase
@@ -143,7 +144,9 @@ class _Mapper:
         self.builder = ProgramBuilder(f"{model.name}-{phase.kind}")
         varying = "tokens" if model.kind == "encoder" and phase.batch == 1 else None
         entries = ("position",) if model.kind == "encoder" else ("position", "keys")
-        self.plan = Plan(self.builder, machine, entries=(*entries, varying) if varying else entries)
+        self.plan = Plan(
+            self.builder, machine, entries=(*entries, varying) if varying else entries,
+            regions=MANY_ROWS if phase.tokens > machine.arrays[0].rows else FEW_ROWS)
         self.weights: list[Weight] = []
         self.vectors: list[tuple[Symbol, tuple[str, ...]]] = []
         self.tilings: list[tuple[str, GemmTiling]] = []
@@ -151,9 +154,11 @@ class _Mapper:
         self.queries = Rows(phase.q_len, varying)
         self.keys = Rows(phase.kv_len, "keys" if model.kind == "decoder" else varying)
         self.quantised = not formats.of("activation").is_float
-        self.x = self._scratch("hidden", (phase.tokens, model.d_model), HIDDEN,
-                               kind=SymbolKind.OUTPUT if model.kind == "encoder"
-                               else SymbolKind.SCRATCH)
+        if model.kind == "encoder":
+            self.x = self._scratch("hidden", (phase.tokens, model.d_model), HIDDEN,
+                                   kind=SymbolKind.OUTPUT)
+        else:
+            self.x = self._rows("hidden", model.d_model, HIDDEN)
 
     def run(self) -> Mapped:
         """Write everything; raises `Unfit` where something does not fit."""
@@ -219,17 +224,20 @@ class _Mapper:
         elif post and self.quantised:
             self._quantise("embed_codes", self.x, d, self.codes, self.codes_scale)
 
-    def _codes(self, name: str, width: int) -> tuple[Tensor, Tensor | None]:
-        """Place a tensor of activations as the arrays read them, and its row scales.
+    def _rows(self, name: str, width: int, form: str) -> Tensor:
+        """Place the rows of one operator's result.
 
-        A row that is a whole even number of channels' pages is followed by a gap of one page, so
-        that a column of blocks lies in every channel and not in a few.
+        A row that is an even number of channels' pages is followed by a gap of one page, so that
+        a block of its columns lies in every channel and not in a few.
         """
-        form = self.formats.of("activation")
-        page = PAGE_BYTES * 8 // form.bits
+        page = PAGE_BYTES * 8 // format_named(form).bits
         pitch = width + page if self.rows.most > 1 and width % (2 * page) == 0 else width
-        symbol = self.builder.symbol(name, SymbolKind.SCRATCH, (self.rows.most, pitch), form.name)
-        codes = Tensor(symbol, (pitch, 1))
+        symbol = self.builder.symbol(name, SymbolKind.SCRATCH, (self.rows.most, pitch), form)
+        return Tensor(symbol, (pitch, 1))
+
+    def _codes(self, name: str, width: int) -> tuple[Tensor, Tensor | None]:
+        """Place a tensor of activations as the arrays read them, and its row scales."""
+        codes = self._rows(name, width, self.formats.of("activation").name)
         if not self.quantised:
             return codes, None
         return codes, self._scratch(f"{name}.scale", (self.rows.most,), "float32")
@@ -304,23 +312,23 @@ class _Mapper:
         if not post:
             self._norm("attention_norm", "layer.attention_norm", self.x, keep=None)
         width = attention.q_width + 2 * attention.kv_width
-        qkv = self._scratch("qkv", (self.rows.most, width), HIDDEN)
+        qkv = self._rows("qkv", width, HIDDEN)
         self._product("qkv", source, self.codes_scale, d, width, ("layer.q", "layer.k", "layer.v"),
                       qkv, bias=attention.qkv_bias)
-        heads = self._scratch("attended", (self.rows.most, attention.q_width), HIDDEN)
+        heads = self._rows("attended", attention.q_width, HIDDEN)
         self._attention(qkv, heads)
         codes, scale = heads, None
         if self.quantised:
             codes, scale = self._codes("attended_codes", attention.q_width)
             self._quantise("attended_codes", heads, attention.q_width, codes, scale)
-        total = self._scratch("sum", (self.rows.most, d), HIDDEN) if post else self.x
+        total = self._rows("sum", d, HIDDEN) if post else self.x
         self._product("out", codes, scale, attention.q_width, d, ("layer.out",), total,
                       bias=attention.out_bias, residual=self.x)
         if post:
             self._norm("attention_norm", "layer.attention_norm", total, keep=self.x)
         else:
             self._norm("ffn_norm", "layer.ffn_norm", self.x, keep=None)
-        inner = self._scratch("inner", (self.rows.most, ffn.width), HIDDEN)
+        inner = self._rows("inner", ffn.width, HIDDEN)
         up = ("layer.gate", "layer.up") if ffn.gated else ("layer.up",)
         self._product("up", source, self.codes_scale, d, ffn.width * len(up), up, inner,
                       bias=ffn.bias, activation=ffn.activation, halves=ffn.gated)
@@ -366,13 +374,14 @@ class _Mapper:
             Part(name="v", first=a.q_width + a.kv_width, heads=a.kv_heads, out=v, scale=v_scale,
                  append=True),
         )
-        width = qkv.strides[0]
-        per_request = replace(qkv, strides=(phase.q_len * width, width, 1))
+        pitch = qkv.strides[0]
+        per_request = replace(qkv, strides=(phase.q_len * pitch, pitch, 1))
         with self.builder.accounting("heads", 0, 0):
             write_heads(self.plan, HeadsKernel(
-                name="heads", batch=batch, tokens=self.queries, head_dim=d, width=width,
+                name="heads", batch=batch, tokens=self.queries, head_dim=d,
                 qkv=per_request, parts=parts, theta=model.position.theta, eps=model.norm.eps))
-        out = replace(out, strides=(phase.q_len * a.q_width, a.q_width, 1))
+        pitch = out.strides[0]
+        out = replace(out, strides=(phase.q_len * pitch, pitch, 1))
         with self.builder.accounting("attention", 0, 0):
             write_attention(self.plan, AttentionKernel(
                 name="attention", batch=batch, queries=self.queries, keys=self.keys,
@@ -384,7 +393,8 @@ class _Mapper:
     def _head(self) -> None:
         """Normalise each sequence's last token and project it onto the vocabulary."""
         model, phase, d = self.model, self.phase, self.model.d_model
-        last = replace(self.x, strides=(phase.q_len * d, 1), offset=(phase.q_len - 1) * d)
+        pitch = self.x.strides[0]
+        last = replace(self.x, strides=(phase.q_len * pitch, 1), offset=(phase.q_len - 1) * pitch)
         rows = Rows(phase.batch)
         form = self.formats.of("activation").name
         codes = self._scratch("last", (phase.batch, d), form)

@@ -7,7 +7,7 @@ from machine.opcodes import Opcode
 from machine.program import Edge, Space, SymbolKind
 from mapping.builder import ProgramBuilder
 from mapping.fit import Unfit
-from mapping.plan import REGIONS, Plan, Rows, Tensor
+from mapping.plan import FEW_ROWS, MANY_ROWS, Plan, Rows, Tensor
 
 
 def planned(*overrides, entries=()):
@@ -27,8 +27,9 @@ def test_regions_are_apart_and_inside_the_buffers(size):
     assert ends[Space.ACCUMULATOR] <= plan.machine.accumulator.bytes
 
 
-def test_the_shares_use_the_scratchpad_up():
-    assert sum(share * slots for share, slots in REGIONS.values()) == 64
+@pytest.mark.parametrize("regions", [FEW_ROWS, MANY_ROWS])
+def test_the_shares_use_the_scratchpad_up(regions):
+    assert sum(share * slots for share, slots in regions.values()) == 64
 
 
 @pytest.mark.parametrize("count, fits", [(2, False), (3, True)])
