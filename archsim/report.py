@@ -92,11 +92,12 @@ def _headline(outcome: Outcome, result: SimResult) -> list[Text]:
     for block, mark in job.machine.fidelities.items():
         marks.setdefault(mark, []).append(block)
     declared = "; ".join(f"{mark}: {', '.join(blocks)}" for mark, blocks in sorted(marks.items()))
+    notes = job.mapped.model.notes if job.mapped is not None else ()
     return [
         Text(f"time {_time(seconds)}{rate}; {result.ticks:,} ticks of "
              f"{float(result.tick_ps):g} ps, {len(result.log):,} instructions"),
         Text(bound),
-        Text(f"fidelity cycle; {declared}"),
+        Text("\n".join([f"fidelity cycle; {declared}", *(f"note: {note}" for note in notes)])),
     ]
 
 
