@@ -27,8 +27,8 @@ demo: run-set ## Llama-2-7B on npu-hbm2: one decode step, one prefill, and the a
 test: lint types ## lint, types and every test but the slow ones
 	@$(PYTEST) -n 2
 
-test-all: lint types ## as test, the slow ones included
-	@$(PYTEST) -n 2 -m "slow or not slow"
+test-all: lint types ## as test, the slow ones included, random examples anew
+	@$(RUN) HYPOTHESIS_PROFILE=random pytest -n 2 -m "slow or not slow"
 
 bench: test-set ## speed and memory, as ratios to a baseline measured in the same run
 	@$(RUN) python tests/bench.py
