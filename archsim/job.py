@@ -11,8 +11,11 @@ from archsim.engine import simulate
 from machine.assembly import parse
 from machine.encoding import encode
 from machine.errors import UserError, must_be, unknown
+from machine.formats import Kind, format_named
 from machine.load import read_machine
+from machine.opcodes import Opcode
 from machine.program import Launch, Program, SymbolKind
+from machine.systolic import SystolicConfig
 from machine.verify import check
 from mapping.families import read_model
 from mapping.fit import DoesNotFit
@@ -49,6 +52,20 @@ class Job:
     seed: int = 0
 
     @property
+    def fidelities(self) -> dict[str, str]:
+        """The fidelity of each block in this run.
+
+        An array's RTL multiplies signed integers of its own widths and loads weights by rows: for
+        a program with other operands, group scales or weights read by columns (keys in
+        attention), its timing is analytic.
+        """
+        found = dict(self.machine.fidelities)
+        for i, array in enumerate(self.machine.arrays):
+            if array.fidelity == "rtl" and not _has_rtl(self.program, array):
+                found[f"arrays.{i}"] = "analytic"
+        return found
+
+    @property
     def program_hash(self) -> str:
         """The SHA-256 of the program's binary form, in hex."""
         return hashlib.sha256(encode(self.program)).hexdigest()
@@ -61,6 +78,26 @@ class Outcome:
     job: Job
     bound: Bound
     result: "SimResult | None" = None
+
+
+def _has_rtl(program: Program, array: SystolicConfig) -> bool:
+    """Return whether the RTL of `array` takes every operand: signed integers, weights by rows."""
+    widths = {"a": array.a_bits, "w": array.w_bits}
+    for stream in program.streams:
+        for instruction in stream.instructions:
+            if instruction.opcode not in (Opcode.MATMUL, Opcode.PRELOAD):
+                continue
+            for role, bits in widths.items():
+                index = instruction.operands.get(role)
+                if index is None:
+                    continue
+                operand = program.operands[index]
+                fmt = format_named(operand.format)
+                whole = fmt.kind is Kind.INTEGER and fmt.signed and fmt.bits <= bits
+                by_columns = role == "w" and operand.shape[-1] > 1 and operand.strides[-1] != 1
+                if not whole or operand.group is not None or by_columns:
+                    return False
+    return True
 
 
 def make_phase(kind: str, batch: int, tokens: int, kv: int) -> Phase:

@@ -89,15 +89,16 @@ def _headline(outcome: Outcome, result: SimResult) -> list[Text]:
         bound = (f"bound {_time(limit.ticks * float(result.tick_ps) * 1e-12)}, set by "
                  f"{limit.resource}; time / bound {result.ticks / limit.ticks:.3f}")
     marks: dict[str, list[str]] = {}
-    for block, mark in job.machine.fidelities.items():
+    for block, mark in job.fidelities.items():
         marks.setdefault(mark, []).append(block)
-    declared = "; ".join(f"{mark}: {', '.join(blocks)}" for mark, blocks in sorted(marks.items()))
+    declared = [f"{mark}: {', '.join(blocks)}" for mark, blocks in sorted(marks.items())[::-1]]
     notes = job.mapped.model.notes if job.mapped is not None else ()
     return [
         Text(f"time {_time(seconds)}{rate}; {result.ticks:,} ticks of "
              f"{float(result.tick_ps):g} ps, {len(result.log):,} instructions"),
         Text(bound),
-        Text("\n".join([f"fidelity cycle; {declared}", *(f"note: {note}" for note in notes)])),
+        Text("\n".join(["fidelity cycle; the timing of each block is",
+                        *(f"  {line}" for line in declared), *(f"note: {n}" for n in notes)])),
     ]
 
 

@@ -50,7 +50,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
             "program_sha256": job.program_hash,
             "seed": job.seed,
             "fidelity": "bound" if result is None else "cycle",
-            "block_fidelities": machine.fidelities,
+            "block_fidelities": job.fidelities,
         },
         "bound": outcome.bound.to_dict(),
     }

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from machine.config import Fidelity, config, require
+from machine.config import Analytic, config, require
 
 __all__ = ["BufferConfig", "PortConfig"]
 
@@ -37,7 +37,7 @@ class BufferConfig:
     banks: int = 1  # each bank serves one word a cycle; word i lies in bank i mod `banks`
     latency_cycles: int = 1  # from a granted read to its word
     clock: str = "core"
-    fidelity: Fidelity = "analytic"
+    fidelity: Analytic = "analytic"
 
     def __post_init__(self) -> None:
         for name in ("bytes", "word_bytes", "banks", "latency_cycles"):

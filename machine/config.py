@@ -1,12 +1,13 @@
 """The form every machine configuration takes: a frozen, strict, keyword-only dataclass."""
 
-from typing import dataclass_transform
+from typing import Literal, dataclass_transform
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-__all__ = ["Fidelity", "config", "require"]
+__all__ = ["Analytic", "Fidelity", "config", "require"]
 
+Analytic = Literal["analytic"]  # the only fidelity of a block without RTL and without a peer
 Fidelity = str  # "rtl", "analytic", "peer:<tool>" or "paper:<name>"
 
 

@@ -1,6 +1,6 @@
 """The DMA engines: units that move strided tiles between DRAM and the on-chip buffers."""
 
-from machine.config import Fidelity, config, require
+from machine.config import Analytic, config, require
 
 __all__ = ["CrossbarConfig", "DmaConfig"]
 
@@ -13,7 +13,7 @@ class DmaConfig:
     outstanding: int = 2  # transfers whose requests may be in flight at once
     setup_cycles: int = 1  # from issue to the first request
     clock: str = "core"
-    fidelity: Fidelity = "analytic"
+    fidelity: Analytic = "analytic"
 
     def __post_init__(self) -> None:
         require(self.count >= 1, "count", "at least 1", self.count)
@@ -28,7 +28,7 @@ class CrossbarConfig:
     bytes_per_cycle: int  # all transfers together
     latency_cycles: int  # from its input to its output
     clock: str = "core"
-    fidelity: Fidelity = "analytic"
+    fidelity: Analytic = "analytic"
 
     def __post_init__(self) -> None:
         require(self.bytes_per_cycle >= 1, "bytes_per_cycle", "at least 1", self.bytes_per_cycle)

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Literal, NamedTuple
 
-from machine.config import Fidelity, config, require
+from machine.config import Analytic, config, require
 
 __all__ = [
     "BUS",
@@ -110,7 +110,7 @@ class DramConfig:
     queue_entries: int = 32  # requests a channel chooses among
     overtakes_max: int = 64  # requests that may pass the oldest one; 0: data in order of arrival
     clock: str = "dram"
-    fidelity: Fidelity = "analytic"
+    fidelity: Analytic = "analytic"
 
     def __post_init__(self) -> None:
         names = ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns")

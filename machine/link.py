@@ -1,6 +1,6 @@
 """Links between chips."""
 
-from machine.config import Fidelity, config, require
+from machine.config import Analytic, config, require
 
 __all__ = ["LinkConfig"]
 
@@ -13,7 +13,7 @@ class LinkConfig:
     bytes_per_cycle: int  # each direction
     latency_cycles: int  # from the last byte sent to the last byte received
     clock: str = "core"
-    fidelity: Fidelity = "analytic"
+    fidelity: Analytic = "analytic"
 
     def __post_init__(self) -> None:
         require(self.count >= 1, "count", "at least 1", self.count)

@@ -1,6 +1,6 @@
 """The sequencer of a queue: what fetching, control and tokens cost."""
 
-from machine.config import Fidelity, config, require
+from machine.config import Analytic, config, require
 
 __all__ = ["SequencerConfig"]
 
@@ -15,7 +15,7 @@ class SequencerConfig:
     control_cycles: int = 1  # each LOOP, END and SCALAR
     token_latency_cycles: int = 1  # from a completion to the count that others see
     clock: str = "core"
-    fidelity: Fidelity = "analytic"
+    fidelity: Analytic = "analytic"
 
     def __post_init__(self) -> None:
         require(1 <= self.tokens <= 65536, "tokens", "from 1 to 65536", self.tokens)

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import NamedTuple
 
-from machine.config import Fidelity, config, require
+from machine.config import Analytic, config, require
 
 __all__ = [
     "OPERANDS", "OPERATIONS", "Mask", "Operations", "ReductionOrder", "ScaleRule", "VectorConfig",
@@ -176,7 +176,7 @@ class VectorConfig:
     add_tree_cycles: int = 1  # `lanes` numbers to one
     scalar_cycles: int = 1  # divide, square root or multiply of one number
     clock: str = "core"
-    fidelity: Fidelity = "analytic"
+    fidelity: Analytic = "analytic"
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", "a non-empty name", self.name)

@@ -64,7 +64,7 @@ def refused(command, tmp_path):
 # What of tiny's description is replaced, by what, and the sentence that follows.
 WRONG_MACHINES = {
     "broken TOML": ("name = \"tiny\"", "name =",
-                    "machine must be valid TOML: Invalid value (at line 2, column 7)"),
+                    "machine must be valid TOML: Invalid value (at line 3, column 7)"),
     "unknown key": ("rows = 8", "row = 8", (
         f"arrays.0.row must be a known key, one of {ARRAY_KEYS}; did you mean 'rows'?")),
     "text for a number": ("lanes = 8", 'lanes = "8"',

@@ -66,3 +66,23 @@ def test_override_reaches_the_simulated_machine():
         f"crossbar.latency_cycles={latency}"])).result.ticks for latency in (1, 101)]
     # Two columns of two tiles each: every load crosses, and a store that follows at least once.
     assert ticks[1] >= ticks[0] + 200
+
+
+@pytest.mark.parametrize("name, fidelity", [
+    ("gemm_tiny", "rtl"),  # int8, weights by rows
+    ("gemm_os", "analytic"),  # float16
+])
+def test_an_array_is_rtl_only_where_its_rtl_takes_the_operands(name, fidelity):
+    job = prepare_program(PROGRAMS / f"{name}.prog", "tiny")
+    assert job.machine.fidelities["arrays.0"] == "rtl"
+    assert job.fidelities == job.machine.fidelities | {"arrays.0": fidelity}
+
+
+def test_an_array_of_fewer_bits_than_the_operands_is_not_rtl():
+    job = prepare_program(PROGRAMS / "gemm_tiny.prog", "tiny", overrides=["arrays.0.a_bits=4"])
+    assert job.fidelities["arrays.0"] == "analytic"
+
+
+def test_keys_read_by_columns_are_not_rtl():
+    job = prepare_model("opt-125m", "npu-hbm2", make_phase("decode", 1, 1, 16))
+    assert job.fidelities["arrays.0"] == "analytic"

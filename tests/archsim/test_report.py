@@ -63,10 +63,10 @@ def test_headline_has_time_bound_and_their_ratio(gemm):
 
 
 def test_headline_names_the_fidelity_of_every_block(gemm):
-    told = " ".join(screen(outcome_table(gemm, None), 200)[3].split())
+    lines = screen(outcome_table(gemm, None), 200)
     for block, mark in read_machine("tiny").fidelities.items():
-        (of_mark,) = [part for part in told.split("; ") if part.startswith(f"{mark}: ")]
-        assert block in of_mark.removeprefix(f"{mark}: ").split(", ")
+        (of_mark,) = [line for line in lines if line.startswith(f"  {mark}: ")]
+        assert block in of_mark.removeprefix(f"  {mark}: ").split(", ")
 
 
 def test_percentages_of_a_resource_are_those_of_its_account(gemm):
