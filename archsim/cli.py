@@ -64,6 +64,7 @@ ProgramFile = Annotated[Path | None, typer.Option("--program", help="a program's
 LaunchValues = Annotated[list[str] | None, typer.Option(
     "--launch", help="a launch entry of the program, as length=7, or a launch tensor, as "
     "pages=4,0,2; repeatable")]
+_OF_A_PHASE = ("phase", "batch", "tokens", "kv", "formats")  # options that a model alone uses
 Seed = Annotated[str, _number("--seed", "of everything random")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -138,8 +139,17 @@ class _Asked:
         return run_job(job, only_bound=only_bound, tell=tell) if isinstance(job, Job) else job
 
 
+def _refuse_unused(context: typer.Context, given: str, *names: str) -> None:
+    """Raise `UserError` for the first of the options `names` that was written beside `given`."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"--{name} must not come with {given}, which does not use it")
+
+
 @app.command()
 def run(
+    context: typer.Context,
     machine: Machine = "npu-hbm2", model: Model = None, phase: PhaseName = "decode",
     batch: Batch = "1", tokens: Tokens = "512", kv: Keys = "512", formats: FormatText = "W8A8KV8",
     program: ProgramFile = None, launch: LaunchValues = None, text: Annotated[
@@ -157,9 +167,12 @@ def run(
     if output is not None:
         check_output(output)
     if text is not None:
+        _refuse_unused(context, "--text", *_OF_A_PHASE, "seed", "launch")
         return _run_text(model, program, text, machine, set_, output, as_json)
     asked = _Asked(machine=machine, model=model, phase=phase, batch=batch, tokens=tokens, kv=kv,
                    formats=formats, program=program, launch=launch, overrides=set_, seed=seed)
+    if program is not None and model is None:
+        _refuse_unused(context, "--program", *_OF_A_PHASE, "seed")
     with progress() as tell:
         outcome = asked.outcome(tell)
         if isinstance(outcome, DoesNotFit):
@@ -191,6 +204,7 @@ def _run_text(
 
 @app.command()
 def bound(
+    context: typer.Context,
     machine: Machine = "npu-hbm2", model: Model = None, phase: PhaseName = "decode",
     batch: Batch = "1", tokens: Tokens = "512", kv: Keys = "512", formats: FormatText = "W8A8KV8",
     program: ProgramFile = None, launch: LaunchValues = None, set_: Overrides = None,
@@ -202,6 +216,8 @@ def bound(
 
     asked = _Asked(machine=machine, model=model, phase=phase, batch=batch, tokens=tokens, kv=kv,
                    formats=formats, program=program, launch=launch, overrides=set_, seed="0")
+    if program is not None and model is None:
+        _refuse_unused(context, "--program", *_OF_A_PHASE)
     with progress() as tell:
         outcome = asked.outcome(tell, only_bound=True)
     if isinstance(outcome, DoesNotFit):

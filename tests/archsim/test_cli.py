@@ -261,6 +261,11 @@ WRONG_LINES = {
     "run --model gpt2 --launch a=1": "--launch must come with --program",
     RUN_TINY + " --launch a=1": "gemm_tiny: --launch must not be given: the program has no launch "
                                 "entries",
+    RUN_TINY + " --formats W8A8KV8": "--formats must not come with --program, which does not use "
+                                     "it",
+    RUN_TINY + " --batch x": "--batch must not come with --program, which does not use it",
+    RUN_TINY + " --seed 3": "--seed must not come with --program, which does not use it",
+    "run --model gpt2 --text x.txt --kv 9": "--kv must not come with --text, which does not use it",
     "run --text x.txt": "--text must come with --model, the folder of a real model",
     "run --model opt-126m": f"model must be one of {MODELS}, not 'opt-126m'; did you mean "
                             "'opt-125m'?",
