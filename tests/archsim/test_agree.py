@@ -151,7 +151,10 @@ def test_random_tensors_of_every_element_format_can_be_packed():
         if fmt.kind is not Kind.BLOCK:
             symbols = tuple(replace(s, format=name) for s in program.symbols)
             lone = replace(program, symbols=symbols, streams=())
-            execute(lone, random_tensors(lone, 1))
+            tensors = random_tensors(lone, 1)
+            assert {n: v.shape for n, v in tensors.items()} == {
+                s.name: s.shape for s in symbols if s.name in ("A", "W")}
+            execute(lone, tensors)  # packs them, and refuses what does not fit its format
 
 
 def test_launch_table_tells_entries_from_tensors():
