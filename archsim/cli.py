@@ -7,6 +7,7 @@ run                 `archsim.job.prepare_model` or `prepare_program`, then `arch
                     and `archsim.results.write_results` for a directory
 run --text          `archsim.text.run_text`
 bound               as run, with ``run_job(job, only_bound=True)``
+report              `archsim.html_report.write_report`
 rtl                 `archsim.rtl.emit_block`
 list                `archsim.catalogue.catalogue`
 check               `archsim.catalogue.check_file`
@@ -230,6 +231,21 @@ def _unfit(record: "DoesNotFit", as_json: bool) -> int:
     """Print the record of what does not fit."""
     _show({"does_not_fit": record.to_dict()} if as_json else record.sentence, as_json)
     return FAILED
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="a directory that run -o wrote")],
+    as_json: AsJson = False,
+) -> int:
+    """Write one self-contained HTML page of a run into its directory."""
+    from archsim.html_report import write_report
+
+    with progress() as tell:
+        tell("drawing")
+        written = str(write_report(directory))
+    _show({"file": written} if as_json else written, as_json)
+    return DONE
 
 
 @app.command()

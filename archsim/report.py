@@ -1,6 +1,6 @@
 """What a run prints: one screen of tables, read from the outcome and nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from archsim.job import Outcome
 from archsim.result import SimResult
 from archsim.results import summary
 
-__all__ = ["bound_table", "outcome_json", "outcome_table"]
+__all__ = ["bound_table", "by_kind", "outcome_json", "outcome_table"]
 
 TOP_OPERATIONS = 8  # rows of the operators' table before the rest is summed
 MEMORIES = ("scratchpad.", "accumulator.", "crossbar", "dram")  # resources that are no units
@@ -30,7 +30,7 @@ def outcome_table(outcome: Outcome, written: Path | None) -> list[Any]:
     assert result is not None
     parts: list[Any] = [Text(outcome.job.title, style="bold"), *_headline(outcome, result), Text()]
     parts += [_title("where the cycles went, % of the run, mean of equal resources")]
-    kinds = _by_kind(result)
+    kinds = by_kind(result.accounts)
     memories = {kind: rows for kind, rows in kinds.items() if kind.startswith(MEMORIES)}
     units = {kind: rows for kind, rows in kinds.items() if kind not in memories}
     parts += [_cycles("unit", units), Text(), _cycles("port, memory", memories), Text()]
@@ -102,12 +102,12 @@ def _headline(outcome: Outcome, result: SimResult) -> list[Text]:
     ]
 
 
-def _by_kind(result: SimResult) -> dict[str, list[dict[str, int]]]:
-    """Return the accounts of equal resources of all chips together."""
+def by_kind(accounts: Mapping[str, dict[str, int]]) -> dict[str, list[dict[str, int]]]:
+    """Return the accounts of equal resources of all chips together, by kind; units come first."""
     kinds: dict[str, list[dict[str, int]]] = {}
-    for name, row in result.accounts.items():
+    for name, row in accounts.items():
         kinds.setdefault(name.split(".", 1)[-1].rstrip("0123456789"), []).append(row)
-    return kinds
+    return dict(sorted(kinds.items(), key=lambda kind: kind[0].startswith(MEMORIES)))
 
 
 def _cycles(what: str, kinds: dict[str, list[dict[str, int]]]) -> Table:

@@ -29,10 +29,10 @@ from machine.load import config_hash, resolved
 __all__ = ["SCHEMA_VERSION", "check_output", "summary", "write_directory", "write_results"]
 
 SCHEMA_VERSION = 1
-# Every name that a run or a text run writes; a directory with another one is not replaced.
+# Every name that a run, a text run or a report writes; a directory with another is not replaced.
 RESULT_FILES = frozenset({
     "run.json", "config.resolved.toml", "layers.csv", "stalls.csv", "energy.csv", "trace.json.gz",
-    "embeddings.npy", "embeddings.csv",
+    "embeddings.npy", "embeddings.csv", "report.html",
 })
 
 

@@ -259,6 +259,7 @@ WRONG_LINES = {
     "bound": "--model or --program must be given",
     "run --model gpt2 --program {gemm}": "--model and --program must not be given together",
     "run --model gpt2 --launch a=1": "--launch must come with --program",
+    "report nowhere": "nowhere: directory must be one that archsim run -o wrote",
     RUN_TINY + " --launch a=1": "gemm_tiny: --launch must not be given: the program has no launch "
                                 "entries",
     RUN_TINY + " --formats W8A8KV8": "--formats must not come with --program, which does not use "
@@ -300,7 +301,7 @@ WRONG_LINES = {
                                   "directory",
     "list formatz": "list must be one of blocks, formats, instructions, machines, models, "
                     "operations, not 'formatz'; did you mean 'formats'?",
-    "chek tiny": "command must be one of bound, check, diff-exec, doctor, list, rtl, run, not "
+    "chek tiny": "command must be one of bound, check, diff-exec, doctor, list, report, rtl, run, not "
                  "'chek'; did you mean 'check'?",
     "list --jsn": "list: option must be one of --help, --json, not '--jsn'; did you mean "
                   "'--json'?",
