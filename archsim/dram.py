@@ -94,10 +94,9 @@ class Memory:
         self._credit = np.zeros((cfg.channels, at.STATE - at.ACTIVATES), np.int64)
         low, bits = cfg.fields["ch"]
         self._stripe_bytes = cfg.burst_bytes << (low + bits)
-        self._tags: dict[int, tuple[int, int]] = {}  # row of `_moves` -> (start order, tag)
+        self._tags: dict[int, int] = {}  # of the transfers under way, by their row of `_moves`
         self._soonest = at.NEVER  # no transfer ends before
-        self._order = 0
-        self._oldest = [0] * ports  # first transfer of each port that is not done
+        self._done = np.zeros(ports * DEPTH, np.int64)
 
     def start(
         self,
@@ -158,10 +157,16 @@ class Memory:
         """
         if until < self.now:
             require(False, "until", f"at least {self.now}, the memory's time", until)
+        if until < self._soonest and not self._records:
+            self.now = until  # the channels follow when something depends on them
+            return []
         while True:
             now, soonest = at.run(*self._arrays, self._trace, until)
             self.now, self._soonest = int(now), int(soonest)
-            if not self._records or not self._fetch_trace():
+            if not self._records:
+                break
+            at.catch_up(*self._arrays, self._trace, self.now)
+            if not self._fetch_trace():
                 break
         return self._take_done() if self._soonest <= self.now else []
 
@@ -176,6 +181,7 @@ class Memory:
 
     def counters(self, channel: int) -> DramCounters:
         """Return what `channel` did up to now."""
+        at.catch_up(*self._arrays, self._trace, self.now)
         state = self._s[self._s[channel, at.LEADER]].copy()
         state[at.ACTIVATES : at.STATE] += self._credit[channel]
         for rank in ranks_of(self._k, state):
@@ -220,31 +226,19 @@ class Memory:
         """Put a transfer under way; `equal` says that all channels get the same share of it."""
         require(now >= self.now, "now", f"at least {self.now}, the memory's time", now)
         require(0 <= port < self._k[at.PORTS], "port", f"from 0 to {self._k[at.PORTS] - 1}", port)
-        started = int(self._started[port])
-        under_way = started - self._oldest[port]
-        require(under_way < DEPTH, "transfers of a port", f"fewer than {DEPTH}", under_way)
-        row = port * DEPTH + started % DEPTH
+        row = port * DEPTH + int(self._started[port]) % DEPTH
+        require(row not in self._tags, "transfers of a port", f"fewer than {DEPTH}", DEPTH)
         self._moves[row, : len(move)], self._moves[row, at.M_SINCE] = move, now
         self._soonest = int(at.launch(*self._arrays, self._credit, port, self.now, equal))
-        self._tags[row] = (self._order, tag)
-        self._order += 1
+        self._tags[row] = tag
 
     def _take_done(self) -> list[Completion]:
         """Take off the list what is done by now."""
         done = []
-        moves = self._moves
-        for row, (order, tag) in list(self._tags.items()):
-            left, first, last = moves[row, at.M_LEFT :].tolist()
-            if left == 0 and last <= self.now:
-                done.append((order, Completion(tag, first, last)))
-                moves[row, at.M_LEFT] = -1
-                del self._tags[row]
-        if done:
-            for port, started in enumerate(self._started.tolist()):
-                rows = (port * DEPTH + i % DEPTH for i in range(self._oldest[port], started))
-                live = [row in self._tags for row in rows]
-                self._oldest[port] += live.index(True) if True in live else len(live)
-        return [completion for _, completion in sorted(done)]
+        for row in self._done[: at.take_done(self._moves, self._done, self.now)].tolist():
+            first, last = self._moves[row, [at.M_FIRST, at.M_LAST]].tolist()
+            done.append(Completion(self._tags.pop(row), first, last))
+        return done
 
     def _fetch_trace(self) -> bool:
         """Move recorded commands into `trace`; return whether the buffer was full."""

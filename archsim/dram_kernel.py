@@ -7,69 +7,89 @@ not see an edit of another file. They work on three arrays of int64, whose place
 ``k``, the machine's constants; ``x``, one channel's whole state, in one row; ``m``, the transfers.
 Functions on the way of every burst are inlined: a call counts references of its arrays, which
 costs more than most of them do.
+
+A channel is simulated no further than an answer needs: `run` moves those whose bursts decide which
+transfer ends next, the others stay behind, each with its own clock. Nothing is lost by that, as a
+channel's commands depend on its own requests alone; but no channel passes the end of a transfer,
+since a new one may start there.
 """
 
 import numpy as np
 from numba import boolean, int64, njit, types, void
 
-__all__ = ["issue", "launch", "ready_at", "run"]
+__all__ = ["catch_up", "issue", "launch", "ready_at", "run", "take_done"]
 
 NEVER = 1 << 62
 # Commands, in the order of machine.dram.COMMANDS; columns of a timer.
 ACT, PRE, PREA, REF, RD, WR = range(6)
 COMMANDS = 6
 # Scopes of a rule.
-BANK, GROUP, RANK, OTHER_RANKS, CHANNEL = range(5)
+BANK, GROUP, RANK, CHANNEL, OTHER_RANKS = range(5)
+SCOPES = 5
 # Classes of commands that are legal in the same cycle, first come first.
 BY_REFRESH, BY_COLUMN, BY_ROW = range(3)
+# What an accepted request adds to the choice of commands: nothing, a hit, a row command, or the
+# wish to have a row closed that others still hit.
+NOTHING, NEW_HIT, NEW_ROW, NEW_RIVAL = range(4)
 
-# Constants k. Bank >> RANK_BITS is its rank. AT_*: where a part of x begins. RULE_START is the
-# first of the places where the rules after each command begin, three numbers a rule: scope,
-# command before, cycles. FIELDS is (lowest bit, mask) of row, rank, group, bank and column.
+# Constants k. Bank >> RANK_BITS is its rank. AT_*: where a part of x begins. FIELDS is (lowest bit,
+# mask) of row, rank, group, bank and column. RUN_STEP, for RD and for WR: the cycles between such
+# commands to one row, or 0 if `_run_row` does not know the rules; RUN_WIDE: whether none to another
+# bank may come sooner. RULE_START: for each command and scope where its rules begin, two numbers a
+# rule: command before, cycles.
 (
     CHANNELS, RANKS, BANKS, GROUPS, RANK_BITS, GROUP_BITS, PORTS, DEPTH, QUEUE, OVERTAKES,
     SHARED_BUS, SHORTCUTS, REFRESHES, BURST_CYCLES, BURST_BITS, CL, CWL, RFC, REFI,
     ACT_WINDOW, ACT_WINDOW_CYCLES, CHANNEL_LOW, CHANNEL_BITS,
-    AT_TIMER, AT_ROW, AT_SEEN, AT_RANK, AT_QUEUE, AT_LANE, FIELDS,
-) = range(30)  # fmt: skip
-RULE_START = FIELDS + 10
-CONSTANTS = RULE_START + COMMANDS + 1
+    AT_TIMER, AT_ROW, AT_BANK, AT_USED, AT_LEFT, AT_RANK, AT_QUEUE, AT_LANE, FIELDS,
+) = range(32)  # fmt: skip
+RUN_STEP = FIELDS + 10
+RUN_WIDE = RUN_STEP + 2
+RULE_START = RUN_WIDE + 2
+CONSTANTS = RULE_START + COMMANDS * SCOPES + 1
 
-# State x of one channel. PICK_*: the next command, chosen ahead and kept until it is issued.
-# LEADER: the channel simulated in this one's place; MEMBERS: how many it stands for.
-# STEADY, if not 0: what the last full scan found still holds, and the pick is its (SCANNED) or is
-# the oldest hit, than which no other can be earlier (UNSCANNED). That is: all requests are of
-# STEADY_KIND and hit rows nobody else waits to see closed, but those to MISS_BANK, the oldest at
-# MISS_INDEX (-1: none), whose row command is legal from MISS_TIME; STEADY_DUE is when the next
-# refresh is due.
+# State x of one channel. Requests, in any place of the queue, are in one list by age from HEAD to
+# TAIL, and free places in another from FREE; place 0 is none. OFFERED: from when a port offers one.
+# LEADER: the channel simulated in this one's place; MEMBERS: how many it stands for; AFTER: the
+# next leader, or -1. PICK_*: the next command, chosen ahead and kept until it is issued; PLACE is
+# its request or its rank. RUN: the pick is the oldest request of all and no hit comes before those
+# that follow it in its row, as `_run_row` says; no row command comes before RUN_ROW, no refresh
+# before RUN_DUE. USED: how many banks have requests.
 (
-    NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, HEAD, COUNT, PASSED, TURN,
-    BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS,
-    PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_INDEX, SCAN,
-    STEADY, STEADY_KIND, STEADY_DUE, MISS_INDEX, MISS_BANK, MISS_TIME,
-) = range(27)  # fmt: skip
+    NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, OFFERED, HEAD, TAIL, FREE, COUNT, AGE, PASSED, TURN,
+    BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS, AFTER, USED,
+    PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_AGE, PICK_PLACE, RUN, RUN_ROW, RUN_DUE,
+) = range(30)  # fmt: skip
 # Counters; those from BUSY on are classes of cycles and sum to the total.
 (
     ACTIVATES, READS, WRITES, PRECHARGES, REFRESHED, HITS, MISSES, CONFLICTS, ACTIVE,
     BUSY, IDLE, REFRESH, ROW_MISS, TURNAROUND, LATE, SPACING,
-) = range(27, 43)  # fmt: skip
+) = range(30, 46)  # fmt: skip
 # Then a timer for each bank, group, rank and the channel: the earliest cycle of each command.
-# A row for each bank: the open one, or -1. SEEN for each bank: the last scan to meet it, and a
-# RD, a WR that hits it; then when the oldest queued request to another row than the open one
-# arrived, or NEVER. A rank: the last activates are a ring behind it.
-STATE = 43
-SCANNED, UNSCANNED = 1, 2
-RIVAL, SEEN_WIDTH = 3, 4
+# A row for each bank: the open one, or -1. The requests of each bank: the oldest and the youngest,
+# the oldest RD and WR that hit the open row, and when the oldest to another row arrived, or NEVER;
+# and its place in the list of banks with requests, which follows. Then how many bursts of each
+# transfer are still to be issued here. A rank: the last activates are a ring behind it.
+STATE = 46
+B_HEAD, B_TAIL, B_READ, B_WRITE, B_RIVAL, B_USED, B_WIDTH = range(7)
 DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
-# A request; the queue is a ring from HEAD, by age. OPENED: 0 its row was open, 1 it opened it,
-# 2 it closed another first.
-Q_BANK, Q_ROW, Q_COLUMN, Q_KIND, Q_MOVE, Q_ARRIVED, Q_OPENED, Q_WIDTH = range(8)
+# A request. OPENED: 0 its row was open, 1 it opened it, 2 it closed another first. AFTER: the next
+# of its bank.
+(
+    Q_BANK, Q_ROW, Q_COLUMN, Q_KIND, Q_MOVE, Q_ARRIVED, Q_OPENED, Q_AGE, Q_PREVIOUS, Q_NEXT,
+    Q_AFTER, Q_WIDTH,
+) = range(12)  # fmt: skip
 # A lane, the place of one port in this channel, in the channel's own burst numbers.
 L_SEQUENCE, L_PIECE, L_BURST, L_END, L_KIND, L_MOVE, L_SINCE, L_WIDTH = range(8)
 
-# A transfer m[i]. LISTED: where its pieces begin in the list, or -1; FIRST, LAST: cycles of data.
-M_BASE, M_BYTES, M_STRIDE, M_PIECES, M_KIND, M_LISTED, M_SINCE, M_LEFT, M_FIRST, M_LAST = range(10)
-MOVE = 10
+# A transfer m[i]. LISTED: where its pieces begin in the list, or -1; FIRST, LAST: cycles of data;
+# LEFT: channels that have bursts to issue, or -1 when it is not under way; BOUND: it ends no
+# earlier. BEFORE, AFTER: its neighbours among those under way, by age; the row behind the
+# transfers begins and ends that list.
+(
+    M_BASE, M_BYTES, M_STRIDE, M_PIECES, M_KIND, M_LISTED, M_SINCE, M_LEFT, M_FIRST, M_LAST,
+    M_BOUND, M_BEFORE, M_AFTER, MOVE,
+) = range(14)  # fmt: skip
 
 # Types of arguments. Functions not inlined are compiled once, for these: numba would compile each
 # anew for every literal it is called with.
@@ -94,37 +114,43 @@ def ready_at(k, x, command, bank):
 
 
 @njit(cache=True, inline="always")
+def _delay(k, x, first, node, now):
+    """Apply the rules of one command and scope, the list at ``k[first]``, to the timer `node`."""
+    timer = k[AT_TIMER] + node * COMMANDS
+    for i in range(k[first], k[first + 1], 2):
+        place = timer + k[i]
+        x[place] = max(x[place], now + k[i + 1])
+
+
+@njit(void(_ROW, _ROW, int64, int64, int64), cache=True)
 def _start_timers(k, x, command, bank, now):
     """Apply every rule that counts from `command`."""
-    rank = bank >> k[RANK_BITS]
-    for i in range(k[RULE_START + command], k[RULE_START + command + 1], 3):
-        scope, at = k[i], now + k[i + 2]
-        timer = k[AT_TIMER] + k[i + 1]
-        if scope == BANK:
-            timer += bank * COMMANDS
-        elif scope == GROUP:
-            timer += (k[BANKS] + (bank >> k[GROUP_BITS])) * COMMANDS
-        elif scope == RANK:
-            timer += (k[BANKS] + k[GROUPS] + rank) * COMMANDS
-        elif scope == CHANNEL:
-            timer += (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
-        else:
-            for r in range(k[RANKS]):
-                other = timer + (k[BANKS] + k[GROUPS] + r) * COMMANDS
-                if r != rank:
-                    x[other] = max(x[other], at)
-            continue
-        x[timer] = max(x[timer], at)
+    first, rank = RULE_START + command * SCOPES, bank >> k[RANK_BITS]
+    of_ranks = k[BANKS] + k[GROUPS]
+    _delay(k, x, first + BANK, bank, now)
+    _delay(k, x, first + GROUP, k[BANKS] + (bank >> k[GROUP_BITS]), now)
+    _delay(k, x, first + RANK, of_ranks + rank, now)
+    _delay(k, x, first + CHANNEL, of_ranks + k[RANKS], now)
+    if k[first + OTHER_RANKS] < k[first + OTHER_RANKS + 1]:
+        for other in range(k[RANKS]):
+            if other != rank:
+                _delay(k, x, first + OTHER_RANKS, of_ranks + other, now)
+
+
+@njit(cache=True, inline="always")
+def _hold_bus(k, x, command, now):
+    """Occupy the command bus of `command` for its cycle."""
+    if command >= RD or k[SHARED_BUS]:
+        x[COLUMN_BUS] = now + 1
+    if command < RD or k[SHARED_BUS]:
+        x[ROW_BUS] = now + 1
 
 
 @njit(void(_ROW, _ROW, int64, int64, int64, int64), cache=True)
 def issue(k, x, command, bank, row, now):
     """Issue `command`; the caller has asked `ready_at`. Updates timers, buses, rows, counters."""
     _start_timers(k, x, command, bank, now)
-    if command >= RD or k[SHARED_BUS]:
-        x[COLUMN_BUS] = now + 1
-    if command < RD or k[SHARED_BUS]:
-        x[ROW_BUS] = now + 1
+    _hold_bus(k, x, command, now)
     rank = bank >> k[RANK_BITS]
     at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
     if command == ACT:
@@ -154,115 +180,103 @@ def issue(k, x, command, bank, row, now):
         x[ACTIVE] += k[RFC]
 
 
-@njit(int64(_ROW, _ROW, int64), cache=True)
-def _place(k, x, index):
-    """Return where in the state the request of age `index` (0 the oldest) lies."""
-    place = x[HEAD] + index
-    if place >= k[QUEUE]:
-        place -= k[QUEUE]
-    return k[AT_QUEUE] + place * Q_WIDTH
+@njit(cache=True, inline="always")
+def _due(k, x, bank):
+    """Return when the next refresh of the rank of `bank` is due, or NEVER."""
+    if not k[REFRESHES]:
+        return NEVER
+    return x[k[AT_RANK] + (bank >> k[RANK_BITS]) * (ACTS + k[ACT_WINDOW]) + DUE]
 
 
-@njit(void(_ROW, int64, int64, int64, int64), cache=True)
-def _offer(x, time, group, rival, index):
-    """Keep the command if it comes before the one picked so far; of equals the first stays."""
-    if time > x[PICK_TIME]:
+@njit(void(_ROW, _ROW, int64, int64, int64, int64, int64), cache=True)
+def _offer(k, x, command, bank, rival, place, time):
+    """Keep the command that the request at `place` asks for, if it goes before the one picked.
+
+    The earlier goes first, then the hit, then the hit whose row has kept another request waiting
+    longest: when its hits are done the bank can change rows, hidden behind the other hits. Of
+    equals the older request's goes. A rank that is due for refresh takes no new command.
+    """
+    group = BY_COLUMN if command >= RD else BY_ROW
+    if time > x[PICK_TIME] or time >= _due(k, x, bank):
         return
     if time == x[PICK_TIME]:
-        if group > x[PICK_CLASS] or (group == x[PICK_CLASS] and rival >= x[PICK_RIVAL]):
+        if group > x[PICK_CLASS]:
             return
-    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_INDEX] = time, group, rival, index
-
-
-@njit(void(_ROW, _ROW, int64, int64), cache=True)
-def _consider(k, x, index, place):
-    """Offer the command that the request of age `index` at `place` needs next, if it may have one.
-
-    Called in order of age. A bank's row commands belong to its oldest request. Of the hits those
-    go first whose row has kept another request waiting longest: when they are done the bank can
-    change rows, hidden behind the other hits. A rank that is due for refresh takes no new command.
-    """
-    scan = x[SCAN]
-    bank, kind = x[place + Q_BANK], x[place + Q_KIND]
-    row, seen = x[k[AT_ROW] + bank], k[AT_SEEN] + bank * SEEN_WIDTH
-    if row == x[place + Q_ROW]:
-        x[seen] = scan
-        seen += kind - RD + 1
-        if x[seen] == scan:
-            return  # an older request of the same kind hits this row
-        x[seen] = scan
-        if index > 0 and x[PASSED] >= k[OVERTAKES]:
-            return
-        command, group = kind, BY_COLUMN
-        rival = x[k[AT_SEEN] + bank * SEEN_WIDTH + RIVAL]
-    elif x[seen] == scan:
-        return
-    else:
-        x[seen] = scan
-        command, group, rival = (ACT if row < 0 else PRE), BY_ROW, NEVER
-    time = max(ready_at(k, x, command, bank), x[NOW])
-    rank = bank >> k[RANK_BITS]
-    if k[REFRESHES] and time >= x[k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW]) + DUE]:
-        return
-    _offer(x, time, group, rival, index)
+        if group == x[PICK_CLASS]:
+            if rival > x[PICK_RIVAL]:
+                return
+            if rival == x[PICK_RIVAL] and x[place + Q_AGE] > x[PICK_AGE]:
+                return
+    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_PLACE] = time, group, rival, place
+    x[PICK_AGE] = x[place + Q_AGE]
 
 
 @njit(cache=True, inline="always")
-def _pick_steady(k, x):
-    """Choose as `_pick_among_all` does where the oldest request is the best hit; else return 0."""
-    if not x[STEADY] or x[COUNT] == 0 or x[MISS_INDEX] == 0:
-        return False
-    kind = x[STEADY_KIND]
-    time = max(ready_at(k, x, kind, x[_place(k, x, 0) + Q_BANK]), x[NOW])
-    timer = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS + kind
-    if time > max(max(x[COLUMN_BUS], x[NOW]), x[timer]) or time >= x[STEADY_DUE]:
-        return False  # another hit may come before this one, or a refresh
-    x[PICK_KNOWN] = 1
-    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_INDEX] = time, BY_COLUMN, NEVER, 0
-    x[STEADY] = UNSCANNED
-    if x[MISS_INDEX] > 0:
-        miss = max(x[MISS_TIME], max(x[ROW_BUS], x[NOW]))
-        _offer(x, miss, BY_ROW, NEVER, x[MISS_INDEX])
-    return True
+def _legal(k, x, command, bank, floor):
+    """Return what `ready_at` does, given that of the channel and its bus as `floor`."""
+    timer = k[AT_TIMER] + command
+    at_group = timer + (k[BANKS] + (bank >> k[GROUP_BITS])) * COMMANDS
+    at_rank = timer + (k[BANKS] + k[GROUPS] + (bank >> k[RANK_BITS])) * COMMANDS
+    return max(max(x[timer + bank * COMMANDS], x[at_group]), max(x[at_rank], floor))
 
 
 @njit(void(_ROW, _ROW), cache=True)
-def _pick_among_all(k, x):
-    """Choose among refresh and all requests, and note whether they are steady."""
-    x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL], x[PICK_KNOWN] = NEVER, BY_ROW, NEVER, 1
-    x[SCAN] += 1
-    scan, due, miss, miss_bank = x[SCAN], NEVER, -1, -1
+def _pick(k, x):
+    """Choose among refresh and all requests, and note whether a run may follow.
+
+    A bank asks for at most three commands: its oldest hit of either kind and, when its oldest
+    request of all is no hit, the row command which that one needs.
+    """
+    x[PICK_KNOWN], x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL] = 1, NEVER, BY_ROW, NEVER
+    x[PICK_AGE], x[PICK_PLACE], x[RUN] = NEVER, 0, 0
+    channel = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
+    row_bus, column_bus = max(x[ROW_BUS], x[NOW]), max(x[COLUMN_BUS], x[NOW])
+    barred, row_time, rivals, reads, writes = x[PASSED] >= k[OVERTAKES], NEVER, NEVER, 0, 0
+    for n in range(k[AT_USED], k[AT_USED] + x[USED]):
+        bank = x[n]
+        at = k[AT_BANK] + bank * B_WIDTH
+        head, rival = x[at + B_HEAD], x[at + B_RIVAL]
+        place = x[at + B_READ]
+        if place:
+            reads += 1
+            rivals = min(rivals, rival)
+            if not barred or place == x[HEAD]:
+                time = _legal(k, x, RD, bank, max(column_bus, x[channel + RD]))
+                if time <= x[PICK_TIME]:
+                    _offer(k, x, RD, bank, rival, place, time)
+        write = x[at + B_WRITE]
+        if write:
+            writes += 1
+            rivals = min(rivals, rival)
+            if not barred or write == x[HEAD]:
+                time = _legal(k, x, WR, bank, max(column_bus, x[channel + WR]))
+                if time <= x[PICK_TIME]:
+                    _offer(k, x, WR, bank, rival, write, time)
+        if head != place and head != write:
+            if x[k[AT_ROW] + bank] < 0:
+                time, command = _legal(k, x, ACT, bank, max(row_bus, x[channel + ACT])), ACT
+                ring = k[AT_RANK] + (bank >> k[RANK_BITS]) * (ACTS + k[ACT_WINDOW])
+                time = max(time, x[ring + ACTS + x[ring + ACT_HEAD]] + k[ACT_WINDOW_CYCLES])
+            else:
+                time, command = _legal(k, x, PRE, bank, max(row_bus, x[channel + PRE])), PRE
+            row_time = min(row_time, time)
+            if time <= x[PICK_TIME]:
+                _offer(k, x, command, bank, NEVER, head, time)
+    if k[SHORTCUTS] and x[PICK_CLASS] == BY_COLUMN and x[PICK_PLACE] == x[HEAD]:
+        kind = x[x[HEAD] + Q_KIND] - RD
+        single = (reads == 0 or writes == 0) and x[PICK_RIVAL] <= rivals
+        wide = k[RUN_WIDE + kind] or reads + writes == 1
+        x[RUN], x[RUN_ROW] = k[RUN_STEP + kind] > 0 and single and wide, row_time
+    x[RUN_DUE] = NEVER
     if k[REFRESHES]:
         for rank in range(k[RANKS]):
             at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
-            due = min(due, x[at + DUE])
-            time = max(x[at + DUE], x[NOW])
-            legal = ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
-            _offer(x, max(legal, time), BY_REFRESH, NEVER, rank)
-    place = k[AT_QUEUE] + x[HEAD] * Q_WIDTH
-    kind, steady = x[place + Q_KIND], SCANNED if k[SHORTCUTS] else 0
-    for index in range(x[COUNT]):
-        bank = x[place + Q_BANK]
-        seen = k[AT_SEEN] + bank * SEEN_WIDTH
-        if x[k[AT_ROW] + bank] == x[place + Q_ROW]:
-            if x[place + Q_KIND] != kind or x[seen + RIVAL] != NEVER:
-                steady = 0
-            follows = x[seen] == scan and x[seen + x[place + Q_KIND] - RD + 1] == scan
-        else:
-            if miss < 0:
-                miss, miss_bank = index, bank
-            elif bank != miss_bank:
-                steady = 0
-            follows = x[seen] == scan
-        if not follows:  # most requests follow an older one to the same bank: nothing to offer
-            _consider(k, x, index, place)
-        place += Q_WIDTH
-        if place == k[AT_LANE]:
-            place = k[AT_QUEUE]
-    x[STEADY], x[STEADY_KIND], x[STEADY_DUE] = steady, kind, due
-    x[MISS_INDEX], x[MISS_BANK] = miss, miss_bank
-    if steady and miss >= 0:
-        x[MISS_TIME] = ready_at(k, x, ACT if x[k[AT_ROW] + miss_bank] < 0 else PRE, miss_bank)
+            x[RUN_DUE] = min(x[RUN_DUE], x[at + DUE])
+            if x[at + DUE] <= x[PICK_TIME]:
+                legal = ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
+                time = max(max(legal, x[at + DUE]), x[NOW])
+                if time < x[PICK_TIME] or (time == x[PICK_TIME] and x[PICK_CLASS] != BY_REFRESH):
+                    x[PICK_TIME], x[PICK_CLASS], x[PICK_PLACE], x[RUN] = time, BY_REFRESH, rank, 0
 
 
 @njit(int64(_ROW, int64, int64), cache=True)
@@ -312,55 +326,104 @@ def _refill(k, x, m, listed, started, channel, port):
         piece, low, high, kind = _next_part(k, m[i], listed, channel, x[at + L_PIECE])
         x[at + L_PIECE], x[at + L_BURST], x[at + L_END] = piece, low, high
         x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, m[i, M_SINCE]
+    x[OFFERED] = NEVER
+    for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
+        if x[at + L_BURST] < x[at + L_END]:
+            x[OFFERED] = min(x[OFFERED], x[at + L_SINCE])
 
 
 @njit(cache=True, inline="always")
 def _arrival(k, x):
     """Return when the next request enters the queue: one a cycle, while there is room."""
-    best = NEVER
-    if x[COUNT] < k[QUEUE]:
-        for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
-            if x[at + L_BURST] < x[at + L_END]:
-                best = min(best, max(x[at + L_SINCE], x[ACCEPT]))
-    return best
+    return max(x[OFFERED], x[ACCEPT]) if x[COUNT] < k[QUEUE] else NEVER
 
 
 @njit(cache=True, inline="always")
-def _accept(k, x, now):
-    """Take one request from the ports, round-robin; return the port it came from."""
+def _enqueue(k, x, place, bank, row, kind, now):
+    """Append a request to the queue and to its bank; return what that adds to the choice."""
+    at = k[AT_BANK] + bank * B_WIDTH
+    x[place + Q_AGE], x[place + Q_AFTER], x[place + Q_NEXT] = x[AGE], 0, 0
+    x[place + Q_PREVIOUS] = x[TAIL]
+    x[AGE] += 1
+    if x[COUNT] == 0:
+        x[HEAD], x[BUSY_SINCE] = place, now
+    else:
+        x[x[TAIL] + Q_NEXT] = place
+    x[TAIL] = place
+    x[COUNT] += 1
+    alone = x[at + B_HEAD] == 0
+    if alone:
+        x[at + B_HEAD], x[at + B_USED] = place, x[USED]
+        x[k[AT_USED] + x[USED]] = bank
+        x[USED] += 1
+    else:
+        x[x[at + B_TAIL] + Q_AFTER] = place
+    x[at + B_TAIL] = place
+    if x[k[AT_ROW] + bank] == row:
+        hit = at + B_READ + kind - RD
+        if x[hit]:
+            return NOTHING
+        x[hit] = place
+        return NEW_HIT
+    if x[at + B_RIVAL] == NEVER:
+        x[at + B_RIVAL] = now
+        if x[at + B_READ] or x[at + B_WRITE]:
+            return NEW_RIVAL
+    return NEW_ROW if alone else NOTHING
+
+
+@njit(int64(_ROW, _ROW, _ROWS, _ROWS, _ROW, int64), cache=True)
+def _accept(k, x, m, listed, started, now):
+    """Take one request from the ports, round-robin; return what it adds to the choice."""
     port = x[TURN]
     at = k[AT_LANE] + port * L_WIDTH
     while x[at + L_BURST] >= x[at + L_END] or x[at + L_SINCE] > now:
         port = port + 1 if port + 1 < k[PORTS] else 0
         at = k[AT_LANE] + port * L_WIDTH
-    burst, place = x[at + L_BURST], _place(k, x, x[COUNT])
+    burst, place = x[at + L_BURST], x[FREE]
     bank = (burst >> k[FIELDS + 2] & k[FIELDS + 3]) << k[RANK_BITS]
     bank += (burst >> k[FIELDS + 4] & k[FIELDS + 5]) << k[GROUP_BITS]
     bank += burst >> k[FIELDS + 6] & k[FIELDS + 7]
-    x[place + Q_BANK] = bank
-    x[place + Q_ROW] = burst >> k[FIELDS] & k[FIELDS + 1]
+    row, kind = burst >> k[FIELDS] & k[FIELDS + 1], x[at + L_KIND]
+    x[FREE] = x[place + Q_NEXT]
+    x[place + Q_BANK], x[place + Q_ROW], x[place + Q_KIND] = bank, row, kind
     x[place + Q_COLUMN] = burst >> k[FIELDS + 8] & k[FIELDS + 9]
-    x[place + Q_KIND], x[place + Q_MOVE] = x[at + L_KIND], x[at + L_MOVE]
-    x[place + Q_ARRIVED], x[place + Q_OPENED] = now, 0
-    rival = k[AT_SEEN] + bank * SEEN_WIDTH + RIVAL
-    hits = x[k[AT_ROW] + bank] == x[place + Q_ROW]
-    if x[STEADY]:
-        alike = hits and x[place + Q_KIND] == x[STEADY_KIND] and x[rival] == NEVER
-        if x[COUNT] == 0 or not (alike or (not hits and bank == x[MISS_BANK])):
-            x[PICK_KNOWN] = x[PICK_KNOWN] and x[STEADY] == SCANNED
-            x[STEADY] = 0
-    if not hits and x[rival] == NEVER:
-        x[rival] = now
-        x[PICK_KNOWN] = 0  # the hits of its bank may now go first
-    if x[COUNT] == 0:
-        x[BUSY_SINCE] = now
-    x[COUNT] += 1
+    x[place + Q_MOVE], x[place + Q_ARRIVED], x[place + Q_OPENED] = x[at + L_MOVE], now, 0
     x[ACCEPT] = now + 1
     x[TURN] = port + 1 if port + 1 < k[PORTS] else 0
     x[at + L_BURST] = burst + 1
-    if x[PICK_KNOWN] and x[STEADY] != UNSCANNED:
-        _consider(k, x, x[COUNT] - 1, place)
-    return port
+    if burst + 1 >= x[at + L_END]:
+        _refill(k, x, m, listed, started, x[LEADER], port)
+    return _enqueue(k, x, place, bank, row, kind, now)
+
+
+@njit(void(_ROW, _ROW, int64), cache=True)
+def _reconsider(k, x, added):
+    """Let the pick be again what `_pick` would choose, now that the youngest request came.
+
+    A row command that came does not end a run, but may come in its way; a hit does not if it is
+    one of those that `_pick` allows beside a run.
+    """
+    if not x[PICK_KNOWN] or added == NOTHING:
+        return
+    if added == NEW_RIVAL:
+        x[PICK_KNOWN] = 0
+        return
+    place = x[TAIL]
+    bank, command, rival = x[place + Q_BANK], x[place + Q_KIND], NEVER
+    if added == NEW_ROW:
+        command = ACT if x[k[AT_ROW] + bank] < 0 else PRE
+    else:
+        rival = x[k[AT_BANK] + bank * B_WIDTH + B_RIVAL]
+        kind = x[x[HEAD] + Q_KIND]
+        x[RUN] = x[RUN] and command == kind and k[RUN_WIDE + kind - RD] and rival >= x[PICK_RIVAL]
+        if place != x[HEAD] and x[PASSED] >= k[OVERTAKES]:
+            return
+    time = max(ready_at(k, x, command, bank), x[NOW])
+    if added == NEW_ROW:
+        x[RUN_ROW] = min(x[RUN_ROW], time)
+    _offer(k, x, command, bank, rival, place, time)
+    x[RUN] = x[RUN] and x[PICK_PLACE] == x[HEAD]
 
 
 @njit(int64(_ROW, int64, int64, int64, int64), cache=True)
@@ -394,76 +457,198 @@ def _account(k, x, place, now, latency):
                 at = _until(x, at, now, x[timer + (k[BANKS] + node) * COMMANDS], TURNAROUND)
         at = _until(x, at, now, x[place + Q_ARRIVED], LATE)
         _until(x, at, now, now, SPACING)
-    x[BUSY] += k[BURST_CYCLES]
-    x[DATA_END] = now + latency + k[BURST_CYCLES]
     x[LAST_KIND], x[LAST_RANK] = kind, rank
 
 
 @njit(cache=True, inline="always")
-def _serve(k, x, m, index, now):
-    """Issue the column command of a request and let it go; return when its transfer is done."""
-    place = _place(k, x, index)
-    kind, i = x[place + Q_KIND], x[place + Q_MOVE]
-    latency = k[CL] if kind == RD else k[CWL]
-    _account(k, x, place, now, latency)
-    issue(k, x, kind, x[place + Q_BANK], -1, now)
-    x[READS + kind - RD] += 1
-    x[HITS + x[place + Q_OPENED]] += 1
-    # Close the gap from the older side: the oldest request is the usual one.
-    for age in range(index, 0, -1):
-        younger, older = _place(k, x, age), _place(k, x, age - 1)
-        for field in range(Q_WIDTH):
-            x[younger + field] = x[older + field]
-    x[HEAD] = x[HEAD] + 1 if x[HEAD] + 1 < k[QUEUE] else 0
+def _leave(k, x, place, bank, row, kind):
+    """Take the oldest request of `kind` that hits the open `row` of `bank` out of the queue."""
+    at, after = k[AT_BANK] + bank * B_WIDTH, x[place + Q_AFTER]
+    if x[at + B_HEAD] == place:
+        x[at + B_HEAD] = after
+        before = 0
+    else:
+        before = x[at + B_HEAD]
+        while x[before + Q_AFTER] != place:
+            before = x[before + Q_AFTER]
+        x[before + Q_AFTER] = after
+    if after == 0:
+        x[at + B_TAIL] = before
+    if x[at + B_HEAD] == 0:
+        x[USED] -= 1
+        last = x[k[AT_USED] + x[USED]]
+        x[k[AT_USED] + x[at + B_USED]] = last
+        x[k[AT_BANK] + last * B_WIDTH + B_USED] = x[at + B_USED]
+    while after and (x[after + Q_ROW] != row or x[after + Q_KIND] != kind):
+        after = x[after + Q_AFTER]
+    x[at + B_READ + kind - RD] = after
+
+    older, younger = x[place + Q_PREVIOUS], x[place + Q_NEXT]
+    if x[HEAD] == place:
+        x[HEAD], x[PASSED] = younger, 0
+    else:
+        x[older + Q_NEXT] = younger
+        x[PASSED] += 1
+    if x[TAIL] == place:
+        x[TAIL] = older
+    else:
+        x[younger + Q_PREVIOUS] = older
+    x[place + Q_NEXT] = x[FREE]
+    x[FREE] = place
     x[COUNT] -= 1
-    x[MISS_INDEX] -= index < x[MISS_INDEX]
-    x[PASSED] = x[PASSED] + 1 if index else 0
-    x[ACCEPT] = max(x[ACCEPT], now + 1)
-    m[i, M_FIRST] = min(m[i, M_FIRST], now + latency)
-    m[i, M_LAST] = max(m[i, M_LAST], now + latency + k[BURST_CYCLES])
-    m[i, M_LEFT] -= x[MEMBERS]
-    return m[i, M_LAST] if m[i, M_LEFT] == 0 else NEVER
-
-
-@njit(void(_ROW, _ROW, int64, int64), cache=True)
-def _find_rival(k, x, bank, row):
-    """Note the oldest queued request to another row of `bank` than `row`, which is being opened."""
-    rival = NEVER
-    for index in range(x[COUNT]):
-        place = _place(k, x, index)
-        if x[place + Q_BANK] == bank and x[place + Q_ROW] != row:
-            rival = x[place + Q_ARRIVED]
-            break
-    x[k[AT_SEEN] + bank * SEEN_WIDTH + RIVAL] = rival
 
 
 @njit(cache=True, inline="always")
+def _move_data(k, x, m, place, now, latency):
+    """Count the burst whose command is issued now; return when its transfer's data end here.
+
+    That is NEVER while this channel has more of its bursts to issue.
+    """
+    i, first, last = x[place + Q_MOVE], now + latency, now + latency + k[BURST_CYCLES]
+    x[READS + x[place + Q_KIND] - RD] += 1
+    x[HITS + x[place + Q_OPENED]] += 1
+    x[BUSY] += k[BURST_CYCLES]
+    x[DATA_END] = last
+    x[ACCEPT] = max(x[ACCEPT], now + 1)
+    x[k[AT_LEFT] + i] -= 1
+    if first < m[i, M_FIRST]:
+        m[i, M_FIRST] = first
+    if x[k[AT_LEFT] + i] > 0:
+        return NEVER
+    m[i, M_LAST] = max(m[i, M_LAST], last)
+    m[i, M_LEFT] -= x[MEMBERS]
+    return last
+
+
+@njit(int64(_ROW, _ROW, _ROWS, int64, int64), cache=True)
+def _serve(k, x, m, place, now):
+    """Issue the column command of a request and let it go; return as `_move_data` does."""
+    bank, kind = x[place + Q_BANK], x[place + Q_KIND]
+    latency = k[CL] if kind == RD else k[CWL]
+    _account(k, x, place, now, latency)
+    _start_timers(k, x, kind, bank, now)
+    _hold_bus(k, x, kind, now)
+    end = _move_data(k, x, m, place, now, latency)
+    _leave(k, x, place, bank, x[place + Q_ROW], kind)
+    return end
+
+
+@njit(int64(_ROW, _ROW, _ROWS, _ROWS, _ROW, int64), cache=True)
+def _run_row(k, x, m, listed, started, horizon):
+    """Serve the oldest request and, at their fixed pace, those that follow it in its open row.
+
+    Returns the horizon, or when the first transfer's data end here if that is earlier. Exact as
+    long as the next command that `_pick` would choose is the next of the run:
+
+    - it is the oldest request of all, so no limit on overtaking holds it and it wins among equals;
+    - it hits the row at which the last command went, with the same command: every timer but those
+      that the last command started is past, so it is legal RUN_STEP cycles after it;
+    - no hit elsewhere is legal sooner (RUN_WIDE) or there is none, and none has a row that has
+      kept others waiting longer; requests that come on the way and break this end the run;
+    - no row command is legal before it, and none becomes so by the run: it delays those of its own
+      bank only, which asks for none while its oldest request is a hit (checked with RUN_STEP);
+    - no refresh is due, no transfer ended here, and the horizon is not reached.
+
+    Of the timers only those started by the last command count: the earlier ones' are all sooner.
+    The data bus stands still RUN_STEP less the burst between two commands, which is time that the
+    later one was late or held by that spacing; nothing else can be, as the queue was not empty and
+    the row, the rank and the direction were those of the command before.
+    """
+    now, place = x[PICK_TIME], x[PICK_PLACE]
+    bank, row, kind = x[place + Q_BANK], x[place + Q_ROW], x[place + Q_KIND]
+    latency, step = (k[CL] if kind == RD else k[CWL]), k[RUN_STEP + kind - RD]
+    rival, last, due = x[PICK_RIVAL], now, x[RUN_DUE]
+    horizon = min(horizon, _serve(k, x, m, place, now))
+    x[PICK_KNOWN] = 0
+    hit = k[AT_BANK] + bank * B_WIDTH + B_READ + kind - RD
+    while x[HEAD] and x[HEAD] == x[hit]:
+        following = last + step
+        row_time = max(x[RUN_ROW], last + 1) if k[SHARED_BUS] else x[RUN_ROW]
+        arrival = _arrival(k, x)
+        soon = min(arrival, following)
+        if soon >= horizon or soon >= due or soon > row_time:
+            break
+        if arrival <= following:
+            x[NOW] = arrival
+            added = _accept(k, x, m, listed, started, arrival)
+            if added == NOTHING:
+                continue
+            place = x[TAIL]
+            if added == NEW_ROW:
+                command = ACT if x[k[AT_ROW] + x[place + Q_BANK]] < 0 else PRE
+                time = max(ready_at(k, x, command, x[place + Q_BANK]), arrival)
+                x[RUN_ROW] = min(x[RUN_ROW], time)
+            elif added == NEW_HIT:
+                its = x[k[AT_BANK] + x[place + Q_BANK] * B_WIDTH + B_RIVAL]
+                if x[place + Q_KIND] != kind or not k[RUN_WIDE + kind - RD] or its < rival:
+                    break
+            elif x[place + Q_BANK] == bank:
+                rival = arrival
+            elif arrival < rival:
+                break
+            continue
+        place = x[HEAD]
+        late = min(max(x[place + Q_ARRIVED] + latency - x[DATA_END], 0), step - k[BURST_CYCLES])
+        x[LATE] += late
+        x[SPACING] += step - k[BURST_CYCLES] - late
+        last = following
+        x[NOW] = last
+        horizon = min(horizon, _move_data(k, x, m, place, last, latency))
+        _leave(k, x, place, bank, row, kind)
+    _start_timers(k, x, kind, bank, last)
+    _hold_bus(k, x, kind, last)
+    return horizon
+
+
+@njit(void(_ROW, _ROW, int64, int64), cache=True)
+def _find_hits(k, x, bank, row):
+    """Note which requests of `bank` hit `row`, which is being opened, and since when not all do."""
+    at = k[AT_BANK] + bank * B_WIDTH
+    x[at + B_READ] = x[at + B_WRITE] = 0
+    x[at + B_RIVAL], place = NEVER, x[at + B_HEAD]
+    while place:
+        hit = at + B_READ + x[place + Q_KIND] - RD
+        if x[place + Q_ROW] != row:
+            x[at + B_RIVAL] = min(x[at + B_RIVAL], x[place + Q_ARRIVED])
+        elif x[hit] == 0:
+            x[hit] = place
+        place = x[place + Q_AFTER]
+
+
+@njit(void(_ROW, _ROW, int64, int64), cache=True)
+def _forget_hits(k, x, first, last):
+    """Note that nothing hits the banks from `first` to before `last`, which are being closed."""
+    for bank in range(first, last):
+        at = k[AT_BANK] + bank * B_WIDTH
+        x[at + B_READ] = x[at + B_WRITE] = 0
+
+
+@njit(int64(_ROW, _ROW, _ROWS, _ROWS, int64), cache=True)
 def _act(k, x, m, trace, now):
-    """Issue the picked command; return when a transfer that ends with it is done, or NEVER."""
-    group, index = x[PICK_CLASS], x[PICK_INDEX]
+    """Issue the picked command; return when a transfer's data end here by it, or NEVER."""
+    group, place = x[PICK_CLASS], x[PICK_PLACE]
     x[PICK_KNOWN] = 0
     done, row, column = NEVER, -1, -1
     if group == BY_REFRESH:
-        at = k[AT_RANK] + index * (ACTS + k[ACT_WINDOW])
-        command, bank = (PREA if x[at + OPEN] > 0 else REF), index << k[RANK_BITS]
+        at = k[AT_RANK] + place * (ACTS + k[ACT_WINDOW])
+        command, bank = (PREA if x[at + OPEN] > 0 else REF), place << k[RANK_BITS]
         issue(k, x, command, bank, row, now)
-        x[STEADY] = 0
+        _forget_hits(k, x, bank, (place + 1) << k[RANK_BITS])
     else:
-        place = _place(k, x, index)
         bank, row = x[place + Q_BANK], x[place + Q_ROW]
         if group != BY_ROW:
             command, column = x[place + Q_KIND], x[place + Q_COLUMN]
-            done = _serve(k, x, m, index, now)
-        else:
-            if x[k[AT_ROW] + bank] < 0:
-                command = ACT
-                x[place + Q_OPENED] = max(x[place + Q_OPENED], 1)
-                _find_rival(k, x, bank, row)
-            else:
-                command, row = PRE, -1
-                x[place + Q_OPENED] = 2
+            done = _serve(k, x, m, place, now)
+        elif x[k[AT_ROW] + bank] < 0:
+            command = ACT
+            x[place + Q_OPENED] = max(x[place + Q_OPENED], 1)
             issue(k, x, command, bank, row, now)
-            x[STEADY] = 0
+            _find_hits(k, x, bank, row)
+        else:
+            command, row = PRE, -1
+            x[place + Q_OPENED] = 2
+            issue(k, x, command, bank, row, now)
+            _forget_hits(k, x, bank, bank + 1)
     if trace[0, 0] >= 0:  # the first row holds how many follow, or -1
         n = trace[0, 0] + 1
         trace[0, 0] = n
@@ -488,32 +673,29 @@ def _skip_refreshes(k, x, horizon):
             x[ACTIVE] += skipped * k[RFC]
 
 
-@njit(int64(_ROW, _ROW, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
+@njit(void(_ROW, _ROW, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
 def _advance(k, x, m, listed, started, trace, horizon):
-    """Run one channel up to, not including, `horizon` or the end of a transfer before it.
-
-    Returns when the first transfer ends that a command of this run brought to its end, or NEVER.
-    """
-    done = NEVER
+    """Run one channel up to, not including, `horizon` or the end here of a transfer before it."""
     while True:
-        arrival = _arrival(k, x)
-        if not x[PICK_KNOWN] and not _pick_steady(k, x):
-            _pick_among_all(k, x)
-            quiet = min(arrival, horizon)
+        if not x[PICK_KNOWN]:
+            _pick(k, x)
+            quiet = min(_arrival(k, x), horizon)
             idle = x[COUNT] == 0 and k[REFRESHES] and k[SHORTCUTS]
             if idle and quiet - x[PICK_TIME] > 2 * k[REFI]:
                 _skip_refreshes(k, x, quiet)
-                _pick_among_all(k, x)
+                _pick(k, x)
+        arrival = _arrival(k, x)
         now = min(arrival, x[PICK_TIME])
         x[NEXT] = now
-        if now >= min(horizon, done) or trace[0, 0] == len(trace) - 1:
-            return done
+        if now >= horizon or trace[0, 0] == len(trace) - 1:
+            return
         x[NOW] = now
         if arrival == now:
-            port = _accept(k, x, now)
-            _refill(k, x, m, listed, started, x[LEADER], port)
+            _reconsider(k, x, _accept(k, x, m, listed, started, now))
+        elif x[RUN]:
+            horizon = _run_row(k, x, m, listed, started, horizon)
         else:
-            done = min(done, _act(k, x, m, trace, now))
+            horizon = min(horizon, _act(k, x, m, trace, now))
 
 
 @njit(_SHARES(_ROW, _ROW, _ROWS), cache=True)
@@ -650,13 +832,14 @@ def _same_ranks(k, x, y, floor):
 @njit(boolean(_ROW, _ROW, _ROW, int64), cache=True)
 def _same_queue(k, x, y, floor):
     """Compare the requests of two channels with as many of them, as `_alike` does."""
-    for index in range(x[COUNT]):
-        mine, its = _place(k, x, index), _place(k, y, index)
+    mine, its = x[HEAD], y[HEAD]
+    for _ in range(x[COUNT]):
         for field in (Q_BANK, Q_ROW, Q_COLUMN, Q_KIND, Q_MOVE, Q_OPENED):
             if x[mine + field] != y[its + field]:
                 return False
         if max(x[mine + Q_ARRIVED], floor) != max(y[its + Q_ARRIVED], floor):
             return False
+        mine, its = x[mine + Q_NEXT], y[its + Q_NEXT]
     return True
 
 
@@ -702,7 +885,7 @@ def _alike(k, s, m, listed, started, one, other, now):
     for at in (ROW_BUS, COLUMN_BUS, ACCEPT, BUSY_SINCE):
         if max(x[at], floor) != max(y[at], floor):
             return False
-    for at in range(k[AT_ROW], k[AT_SEEN]):
+    for at in range(k[AT_ROW], k[AT_BANK]):
         if x[at] != y[at]:
             return False
     column = False
@@ -755,23 +938,70 @@ def _join(k, s, m, listed, started, credit, now):
         s[leader, NEXT] = min(s[leader, NEXT], s[old, NEXT])
 
 
-@njit(int64(_ROW, _ROWS, int64), cache=True)
-def _none_ends_before(k, m, now):
-    """Return a cycle no transfer ends before, seen from `now`.
+@njit(int64(_ROW, _ROWS, _ROWS, int64), cache=True)
+def _bound(k, s, m, i):
+    """Return a cycle before which transfer `i` does not end.
 
-    Of the bursts a transfer still lacks some channel has a fair share at least, and its data bus
-    takes them one by one.
+    Each channel has yet to put its bursts on its data bus one by one, after those already there.
     """
-    soonest, latency = NEVER, min(k[CL], k[CWL])
-    for i in range(k[PORTS] * k[DEPTH]):
-        left = m[i, M_LEFT]
-        if left == 0:
-            soonest = min(soonest, m[i, M_LAST])
-        elif left > 0:
-            bursts = (left + k[CHANNELS] - 1) // k[CHANNELS]
-            data = max(now, m[i, M_SINCE]) + latency
-            soonest = min(soonest, data + bursts * k[BURST_CYCLES])
-    return soonest
+    bound, latency, channel = m[i, M_LAST], min(k[CL], k[CWL]), 0
+    while channel >= 0 and m[i, M_LEFT] > 0:
+        left = s[channel, k[AT_LEFT] + i]
+        if left > 0:
+            data = max(s[channel, NEXT], m[i, M_SINCE]) + latency
+            data = max(data, s[channel, DATA_END]) + left * k[BURST_CYCLES]
+            bound = max(bound, data)
+        channel = s[channel, AFTER]
+    return bound
+
+
+@njit(_THREE(_ROW, _ROWS), cache=True)
+def _first_ends(k, m):
+    """Return the first known end of a transfer, the least bound of the others, and whose it is."""
+    end, bound, whose = NEVER, NEVER, -1
+    i = m[-1, M_AFTER]
+    while i < len(m) - 1:
+        if m[i, M_LEFT] == 0:
+            end = min(end, m[i, M_LAST])
+        elif m[i, M_BOUND] < bound:
+            bound, whose = m[i, M_BOUND], i
+        i = m[i, M_AFTER]
+    return end, bound, whose
+
+
+@njit(void(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
+def catch_up(k, s, m, listed, started, trace, time):
+    """Bring all channels to `time`, which no transfer that is not known to end does before."""
+    channel = 0
+    while channel >= 0:
+        while s[channel, NEXT] < time and trace[0, 0] < len(trace) - 1:
+            _advance(k, s[channel], m, listed, started, trace, time)
+        channel = s[channel, AFTER]
+
+
+@njit(void(_ROW, _ROWS), cache=True)
+def _link_leaders(k, s):
+    """Make the list of leaders anew."""
+    last = 0
+    for channel in range(1, k[CHANNELS]):
+        if s[channel, LEADER] == channel:
+            s[last, AFTER] = channel
+            last = channel
+    s[last, AFTER] = -1
+
+
+@njit(_ROW(_ROW, _ROW, _ROWS), cache=True)
+def _count_shares(k, move, listed):
+    """Return how many bursts of a transfer lie in each channel."""
+    channels, low = k[CHANNELS], k[CHANNEL_LOW]
+    counts = np.zeros(channels, np.int64)
+    for piece in range(move[M_PIECES]):
+        first, end, _ = _bounds(k, move, listed, piece)
+        chunk = first >> low
+        for near in range(chunk, min(chunk + channels, ((end - 1) >> low) + 1)):
+            channel = near & (channels - 1)
+            counts[channel] += _below(k, channel, end) - _below(k, channel, first)
+    return counts
 
 
 @njit(int64(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64, int64, boolean), cache=True)
@@ -784,47 +1014,84 @@ def launch(k, s, m, listed, started, credit, port, time, equal):
     Returns a cycle no transfer ends before.
     """
     i = port * k[DEPTH] + (started[port] & (k[DEPTH] - 1))
-    left = 0
-    for piece in range(m[i, M_PIECES]):
-        first, end, _ = _bounds(k, m[i], listed, piece)
-        left += end - first
-    m[i, M_LEFT], m[i, M_FIRST], m[i, M_LAST] = left, NEVER, 0
+    counts = _count_shares(k, m[i], listed)
     if k[SHORTCUTS]:
-        _join(k, s, m, listed, started, credit, time)
+        if s[0, AFTER] >= 0:
+            untraced = np.full((1, 6), -1)
+            catch_up(k, s, m, listed, started, untraced, time)
+            _join(k, s, m, listed, started, credit, time)
         if not equal:
             _part(k, s, m, listed, i)
+        _link_leaders(k, s)
     started[port] += 1
-    for channel in range(k[CHANNELS]):
-        if s[channel, LEADER] == channel:
+    m[i, M_FIRST], m[i, M_LAST], m[i, M_LEFT] = NEVER, 0, 0
+    last = m[-1, M_BEFORE]
+    m[i, M_BEFORE], m[i, M_AFTER], m[last, M_AFTER], m[-1, M_BEFORE] = last, len(m) - 1, i, i
+    lane, channel = k[AT_LANE] + port * L_WIDTH, 0
+    while channel >= 0:
+        s[channel, k[AT_LEFT] + i] = counts[channel]
+        if counts[channel] > 0:
+            m[i, M_LEFT] += s[channel, MEMBERS]
             _refill(k, s[channel], m, listed, started, channel, port)
             s[channel, NEXT] = min(s[channel, NEXT], m[i, M_SINCE])
-    return _none_ends_before(k, m, time)
+        elif s[channel, lane + L_BURST] >= s[channel, lane + L_END]:
+            s[channel, lane + L_SEQUENCE] = started[port]  # an empty lane passes it by
+        channel = s[channel, AFTER]
+    m[i, M_BOUND] = _bound(k, s, m, i)
+    end, bound, _ = _first_ends(k, m)
+    return min(end, bound)
+
+
+@njit(int64(_ROW, _ROWS, _ROWS, int64, int64), cache=True)
+def _reach(k, s, m, channel, limit):
+    """Return how far a channel may go: to `limit`, or where a transfer may end that it has left."""
+    i = m[-1, M_AFTER]
+    while i < len(m) - 1:
+        if s[channel, k[AT_LEFT] + i] == 0:
+            limit = min(limit, m[i, M_BOUND] if m[i, M_LEFT] > 0 else m[i, M_LAST])
+        i = m[i, M_AFTER]
+    return limit
 
 
 @njit(_TWO(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
 def run(k, s, m, listed, started, trace, until):
-    """Run all channels to `until`, or to the first end of a transfer.
+    """Go on to `until`, or to the first end of a transfer.
 
     Returns that cycle, and one that no transfer ends before: the same if one ends there.
-    No channel passes the end of a transfer that another channel brings about: all move within a
-    window in which none can end.
+    Only channels move that have bursts of the transfer which may end first, and each no further
+    than where one may end that it has no burst of, or to the end of its own share of another: a
+    transfer ends no sooner than any share of it. `catch_up` moves the others.
     """
-    leaders = 0
-    for c in range(k[CHANNELS]):
-        leaders += s[c, LEADER] == c
-    for i in range(k[PORTS] * k[DEPTH]):
-        if m[i, M_LEFT] == 0:
-            until = min(until, m[i, M_LAST])
     while True:
-        now = NEVER
-        for c in range(k[CHANNELS]):
-            if s[c, LEADER] == c:
-                now = min(now, s[c, NEXT])
-        if now >= until or trace[0, 0] == len(trace) - 1:
-            return until, _none_ends_before(k, m, min(now, until))
-        horizon = until
-        if leaders > 1:
-            horizon = min(until, _none_ends_before(k, m, now))
-        for c in range(k[CHANNELS]):
-            if s[c, LEADER] == c and s[c, NEXT] < horizon:
-                until = min(until, _advance(k, s[c], m, listed, started, trace, horizon))
+        end, bound, i = _first_ends(k, m)
+        limit = min(until, end)
+        if bound > limit or trace[0, 0] == len(trace) - 1:
+            return limit, min(end, bound)
+        m[i, M_BOUND] = max(bound, _bound(k, s, m, i))
+        if m[i, M_BOUND] > bound:
+            continue
+        channel = 0
+        while channel >= 0:
+            if s[channel, k[AT_LEFT] + i] > 0:
+                reach = _reach(k, s, m, channel, limit)
+                if s[channel, NEXT] < reach:
+                    _advance(k, s[channel], m, listed, started, trace, reach)
+            channel = s[channel, AFTER]
+
+
+@njit(int64(_ROWS, _ROW, int64), cache=True)
+def take_done(m, done, now):
+    """Take the transfers that have ended by `now` off the list; return how many there are.
+
+    Their rows in `m` are put into `done`, in the order in which the transfers started.
+    """
+    count, i = 0, m[-1, M_AFTER]
+    while i < len(m) - 1:
+        after = m[i, M_AFTER]
+        if m[i, M_LEFT] == 0 and m[i, M_LAST] <= now:
+            m[m[i, M_BEFORE], M_AFTER], m[after, M_BEFORE] = after, m[i, M_BEFORE]
+            m[i, M_LEFT] = -1
+            done[count] = i
+            count += 1
+        i = after
+    return count
