@@ -15,7 +15,8 @@ since a new one may start there.
 """
 
 import numpy as np
-from numba import boolean, int64, njit, types, void
+from numba import boolean, config, int64, njit, types, void
+from numba.extending import intrinsic
 
 __all__ = ["catch_up", "issue", "launch", "ready_at", "run", "take_done"]
 
@@ -41,8 +42,8 @@ NOTHING, NEW_HIT, NEW_ROW, NEW_RIVAL = range(4)
     CHANNELS, RANKS, BANKS, GROUPS, RANK_BITS, GROUP_BITS, PORTS, DEPTH, QUEUE, OVERTAKES,
     SHARED_BUS, SHORTCUTS, REFRESHES, BURST_CYCLES, BURST_BITS, CL, CWL, RFC, REFI,
     ACT_WINDOW, ACT_WINDOW_CYCLES, CHANNEL_LOW, CHANNEL_BITS,
-    AT_TIMER, AT_ROW, AT_BANK, AT_USED, AT_LEFT, AT_RANK, AT_QUEUE, AT_LANE, FIELDS,
-) = range(32)  # fmt: skip
+    AT_TIMER, AT_ROW, AT_BANK, AT_USED, AT_LEFT, AT_RANK, AT_QUEUE, AT_LANE, WIDTH, FIELDS,
+) = range(33)  # fmt: skip
 RUN_STEP = FIELDS + 10
 RUN_WIDE = RUN_STEP + 2
 RULE_START = RUN_WIDE + 2
@@ -93,13 +94,58 @@ L_SEQUENCE, L_PIECE, L_BURST, L_END, L_KIND, L_MOVE, L_SINCE, L_WIDTH = range(8)
 
 # Types of arguments. Functions not inlined are compiled once, for these: numba would compile each
 # anew for every literal it is called with.
-_ROW, _ROWS = int64[::1], int64[:, ::1]
+_ROW, _ROWS, _P = int64[::1], int64[:, ::1], types.CPointer(int64)
 _TWO, _THREE, _FOUR = (types.UniTuple(int64, count) for count in (2, 3, 4))
 _SHARES = types.Tuple((_ROW, _ROWS))
 
 
-@njit(int64(_ROW, _ROW, int64, int64), cache=True)
-def ready_at(k, x, command, bank):
+if config.DISABLE_JIT:
+
+    def _flat(array):
+        return array.reshape(-1)
+
+    def _at(flat, place):
+        return flat[place:]
+
+else:
+
+    @intrinsic
+    def _flat(_, array):
+        """Return where the numbers of an array lie: like it, but in one row, unchecked, uncounted.
+
+        Numba checks every index of an array for its sign, and counts who holds the array at every
+        call; both cost more than most of what happens here. The caller keeps the array alive.
+        """
+
+        def lower(context, builder, signature, arguments):
+            return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+        return _P(array), lower
+
+    @intrinsic
+    def _at(_, flat, place):
+        """Return the numbers of `flat` from `place` on."""
+
+        def lower(context, builder, signature, arguments):
+            return builder.gep(arguments[0], [arguments[1]])
+
+        return _P(flat, int64), lower
+
+
+@njit(_P(_P, _P, int64), cache=True)
+def _channel(k, s, channel):
+    """Return the state of a channel."""
+    return _at(s, channel * k[WIDTH])
+
+
+@njit(_P(_P, int64), cache=True)
+def _transfer(m, i):
+    """Return a transfer."""
+    return _at(m, i * MOVE)
+
+
+@njit(int64(_P, _P, int64, int64), cache=True)
+def _ready_at(k, x, command, bank):
     """Return the first cycle at which `command` to `bank` breaks no rule; changes nothing."""
     rank = bank >> k[RANK_BITS]
     timer = k[AT_TIMER] + command
@@ -122,7 +168,7 @@ def _delay(k, x, first, node, now):
         x[place] = max(x[place], now + k[i + 1])
 
 
-@njit(void(_ROW, _ROW, int64, int64, int64), cache=True)
+@njit(void(_P, _P, int64, int64, int64), cache=True)
 def _start_timers(k, x, command, bank, now):
     """Apply every rule that counts from `command`."""
     first, rank = RULE_START + command * SCOPES, bank >> k[RANK_BITS]
@@ -146,8 +192,8 @@ def _hold_bus(k, x, command, now):
         x[ROW_BUS] = now + 1
 
 
-@njit(void(_ROW, _ROW, int64, int64, int64, int64), cache=True)
-def issue(k, x, command, bank, row, now):
+@njit(void(_P, _P, int64, int64, int64, int64), cache=True)
+def _issue(k, x, command, bank, row, now):
     """Issue `command`; the caller has asked `ready_at`. Updates timers, buses, rows, counters."""
     _start_timers(k, x, command, bank, now)
     _hold_bus(k, x, command, now)
@@ -188,7 +234,7 @@ def _due(k, x, bank):
     return x[k[AT_RANK] + (bank >> k[RANK_BITS]) * (ACTS + k[ACT_WINDOW]) + DUE]
 
 
-@njit(void(_ROW, _ROW, int64, int64, int64, int64, int64), cache=True)
+@njit(void(_P, _P, int64, int64, int64, int64, int64), cache=True)
 def _offer(k, x, command, bank, rival, place, time):
     """Keep the command that the request at `place` asks for, if it goes before the one picked.
 
@@ -220,7 +266,7 @@ def _legal(k, x, command, bank, floor):
     return max(max(x[timer + bank * COMMANDS], x[at_group]), max(x[at_rank], floor))
 
 
-@njit(void(_ROW, _ROW), cache=True)
+@njit(void(_P, _P), cache=True)
 def _pick(k, x):
     """Choose among refresh and all requests, and note whether a run may follow.
 
@@ -273,13 +319,13 @@ def _pick(k, x):
             at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
             x[RUN_DUE] = min(x[RUN_DUE], x[at + DUE])
             if x[at + DUE] <= x[PICK_TIME]:
-                legal = ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
+                legal = _ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
                 time = max(max(legal, x[at + DUE]), x[NOW])
                 if time < x[PICK_TIME] or (time == x[PICK_TIME] and x[PICK_CLASS] != BY_REFRESH):
                     x[PICK_TIME], x[PICK_CLASS], x[PICK_PLACE], x[RUN] = time, BY_REFRESH, rank, 0
 
 
-@njit(int64(_ROW, int64, int64), cache=True)
+@njit(int64(_P, int64, int64), cache=True)
 def _below(k, channel, burst):
     """Return how many bursts with a smaller number than `burst` lie in `channel`."""
     span = k[CHANNEL_LOW] + k[CHANNEL_BITS]
@@ -288,17 +334,18 @@ def _below(k, channel, burst):
     return ((burst >> span) << k[CHANNEL_LOW]) + inside
 
 
-@njit(_THREE(_ROW, _ROW, _ROWS, int64), cache=True)
+@njit(_THREE(_P, _P, _P, int64), cache=True)
 def _bounds(k, move, listed, piece):
     """Return the first burst of a piece, the one after its last, and its command."""
     base, kind = move[M_BASE] + piece * move[M_STRIDE], move[M_KIND]
     if move[M_LISTED] >= 0:
-        base, kind = listed[move[M_LISTED] + piece, 0], listed[move[M_LISTED] + piece, 1]
+        place = (move[M_LISTED] + piece) * 2
+        base, kind = listed[place], listed[place + 1]
     last = (base + move[M_BYTES] - 1) >> k[BURST_BITS]
     return base >> k[BURST_BITS], last + 1, kind
 
 
-@njit(_FOUR(_ROW, _ROW, _ROWS, int64, int64), cache=True)
+@njit(_FOUR(_P, _P, _P, int64, int64), cache=True)
 def _next_part(k, move, listed, channel, piece):
     """Find the first piece from `piece` on with a burst in `channel`.
 
@@ -313,19 +360,20 @@ def _next_part(k, move, listed, channel, piece):
     return piece, low, high, kind
 
 
-@njit(void(_ROW, _ROW, _ROWS, _ROWS, _ROW, int64, int64), cache=True)
+@njit(void(_P, _P, _P, _P, _P, int64, int64), cache=True)
 def _refill(k, x, m, listed, started, channel, port):
     """Move an empty lane on to the port's next piece with a burst in this channel, if any."""
     at = k[AT_LANE] + port * L_WIDTH
     while x[at + L_BURST] >= x[at + L_END] and x[at + L_SEQUENCE] < started[port]:
         i = port * k[DEPTH] + (x[at + L_SEQUENCE] & (k[DEPTH] - 1))
-        if x[at + L_PIECE] == m[i, M_PIECES]:
+        move = _transfer(m, i)
+        if x[at + L_PIECE] == move[M_PIECES]:
             x[at + L_SEQUENCE] += 1
             x[at + L_PIECE] = 0
             continue
-        piece, low, high, kind = _next_part(k, m[i], listed, channel, x[at + L_PIECE])
+        piece, low, high, kind = _next_part(k, move, listed, channel, x[at + L_PIECE])
         x[at + L_PIECE], x[at + L_BURST], x[at + L_END] = piece, low, high
-        x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, m[i, M_SINCE]
+        x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, move[M_SINCE]
     x[OFFERED] = NEVER
     for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
         if x[at + L_BURST] < x[at + L_END]:
@@ -372,7 +420,7 @@ def _enqueue(k, x, place, bank, row, kind, now):
     return NEW_ROW if alone else NOTHING
 
 
-@njit(int64(_ROW, _ROW, _ROWS, _ROWS, _ROW, int64), cache=True)
+@njit(int64(_P, _P, _P, _P, _P, int64), cache=True)
 def _accept(k, x, m, listed, started, now):
     """Take one request from the ports, round-robin; return what it adds to the choice."""
     port = x[TURN]
@@ -397,7 +445,7 @@ def _accept(k, x, m, listed, started, now):
     return _enqueue(k, x, place, bank, row, kind, now)
 
 
-@njit(void(_ROW, _ROW, int64), cache=True)
+@njit(void(_P, _P, int64), cache=True)
 def _reconsider(k, x, added):
     """Let the pick be again what `_pick` would choose, now that the youngest request came.
 
@@ -419,14 +467,14 @@ def _reconsider(k, x, added):
         x[RUN] = x[RUN] and command == kind and k[RUN_WIDE + kind - RD] and rival >= x[PICK_RIVAL]
         if place != x[HEAD] and x[PASSED] >= k[OVERTAKES]:
             return
-    time = max(ready_at(k, x, command, bank), x[NOW])
+    time = max(_ready_at(k, x, command, bank), x[NOW])
     if added == NEW_ROW:
         x[RUN_ROW] = min(x[RUN_ROW], time)
     _offer(k, x, command, bank, rival, place, time)
     x[RUN] = x[RUN] and x[PICK_PLACE] == x[HEAD]
 
 
-@njit(int64(_ROW, int64, int64, int64, int64), cache=True)
+@njit(int64(_P, int64, int64, int64, int64), cache=True)
 def _until(x, place, at, bound, kind):
     """Give the cycles from `place` to `bound`, but none from `at` on, to the class `kind`."""
     cycles = min(bound, at) - place
@@ -511,16 +559,16 @@ def _move_data(k, x, m, place, now, latency):
     x[DATA_END] = last
     x[ACCEPT] = max(x[ACCEPT], now + 1)
     x[k[AT_LEFT] + i] -= 1
-    if first < m[i, M_FIRST]:
-        m[i, M_FIRST] = first
+    move = _transfer(m, i)
+    move[M_FIRST] = min(move[M_FIRST], first)
     if x[k[AT_LEFT] + i] > 0:
         return NEVER
-    m[i, M_LAST] = max(m[i, M_LAST], last)
-    m[i, M_LEFT] -= x[MEMBERS]
+    move[M_LAST] = max(move[M_LAST], last)
+    move[M_LEFT] -= x[MEMBERS]
     return last
 
 
-@njit(int64(_ROW, _ROW, _ROWS, int64, int64), cache=True)
+@njit(int64(_P, _P, _P, int64, int64), cache=True)
 def _serve(k, x, m, place, now):
     """Issue the column command of a request and let it go; return as `_move_data` does."""
     bank, kind = x[place + Q_BANK], x[place + Q_KIND]
@@ -533,7 +581,7 @@ def _serve(k, x, m, place, now):
     return end
 
 
-@njit(int64(_ROW, _ROW, _ROWS, _ROWS, _ROW, int64), cache=True)
+@njit(int64(_P, _P, _P, _P, _P, int64), cache=True)
 def _run_row(k, x, m, listed, started, horizon):
     """Serve the oldest request and, at their fixed pace, those that follow it in its open row.
 
@@ -576,7 +624,7 @@ def _run_row(k, x, m, listed, started, horizon):
             place = x[TAIL]
             if added == NEW_ROW:
                 command = ACT if x[k[AT_ROW] + x[place + Q_BANK]] < 0 else PRE
-                time = max(ready_at(k, x, command, x[place + Q_BANK]), arrival)
+                time = max(_ready_at(k, x, command, x[place + Q_BANK]), arrival)
                 x[RUN_ROW] = min(x[RUN_ROW], time)
             elif added == NEW_HIT:
                 its = x[k[AT_BANK] + x[place + Q_BANK] * B_WIDTH + B_RIVAL]
@@ -600,7 +648,7 @@ def _run_row(k, x, m, listed, started, horizon):
     return horizon
 
 
-@njit(void(_ROW, _ROW, int64, int64), cache=True)
+@njit(void(_P, _P, int64, int64), cache=True)
 def _find_hits(k, x, bank, row):
     """Note which requests of `bank` hit `row`, which is being opened, and since when not all do."""
     at = k[AT_BANK] + bank * B_WIDTH
@@ -615,7 +663,7 @@ def _find_hits(k, x, bank, row):
         place = x[place + Q_AFTER]
 
 
-@njit(void(_ROW, _ROW, int64, int64), cache=True)
+@njit(void(_P, _P, int64, int64), cache=True)
 def _forget_hits(k, x, first, last):
     """Note that nothing hits the banks from `first` to before `last`, which are being closed."""
     for bank in range(first, last):
@@ -623,7 +671,7 @@ def _forget_hits(k, x, first, last):
         x[at + B_READ] = x[at + B_WRITE] = 0
 
 
-@njit(int64(_ROW, _ROW, _ROWS, _ROWS, int64), cache=True)
+@njit(int64(_P, _P, _P, _P, int64), cache=True)
 def _act(k, x, m, trace, now):
     """Issue the picked command; return when a transfer's data end here by it, or NEVER."""
     group, place = x[PICK_CLASS], x[PICK_PLACE]
@@ -632,7 +680,7 @@ def _act(k, x, m, trace, now):
     if group == BY_REFRESH:
         at = k[AT_RANK] + place * (ACTS + k[ACT_WINDOW])
         command, bank = (PREA if x[at + OPEN] > 0 else REF), place << k[RANK_BITS]
-        issue(k, x, command, bank, row, now)
+        _issue(k, x, command, bank, row, now)
         _forget_hits(k, x, bank, (place + 1) << k[RANK_BITS])
     else:
         bank, row = x[place + Q_BANK], x[place + Q_ROW]
@@ -642,27 +690,27 @@ def _act(k, x, m, trace, now):
         elif x[k[AT_ROW] + bank] < 0:
             command = ACT
             x[place + Q_OPENED] = max(x[place + Q_OPENED], 1)
-            issue(k, x, command, bank, row, now)
+            _issue(k, x, command, bank, row, now)
             _find_hits(k, x, bank, row)
         else:
             command, row = PRE, -1
             x[place + Q_OPENED] = 2
-            issue(k, x, command, bank, row, now)
+            _issue(k, x, command, bank, row, now)
             _forget_hits(k, x, bank, bank + 1)
-    if trace[0, 0] >= 0:  # the first row holds how many follow, or -1
-        n = trace[0, 0] + 1
-        trace[0, 0] = n
-        trace[n, 0], trace[n, 1], trace[n, 2] = now, x[LEADER], command
-        trace[n, 3], trace[n, 4], trace[n, 5] = bank, row, column
+    if trace[0] >= 0:  # the first row holds how many follow, or -1, and how many may
+        trace[0] += 1
+        entry = _at(trace, trace[0] * 6)
+        entry[0], entry[1], entry[2] = now, x[LEADER], command
+        entry[3], entry[4], entry[5] = bank, row, column
     return done
 
 
-@njit(void(_ROW, _ROW, int64), cache=True)
+@njit(void(_P, _P, int64), cache=True)
 def _skip_refreshes(k, x, horizon):
     """Let all refreshes of an idle channel before `horizon` but the last happen, if on time."""
     for rank in range(k[RANKS]):
         at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
-        if x[at + OPEN] > 0 or ready_at(k, x, REF, rank << k[RANK_BITS]) > x[at + DUE]:
+        if x[at + OPEN] > 0 or _ready_at(k, x, REF, rank << k[RANK_BITS]) > x[at + DUE]:
             return
     for rank in range(k[RANKS]):
         at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
@@ -673,7 +721,7 @@ def _skip_refreshes(k, x, horizon):
             x[ACTIVE] += skipped * k[RFC]
 
 
-@njit(void(_ROW, _ROW, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
+@njit(void(_P, _P, _P, _P, _P, _P, int64), cache=True)
 def _advance(k, x, m, listed, started, trace, horizon):
     """Run one channel up to, not including, `horizon` or the end here of a transfer before it."""
     while True:
@@ -687,7 +735,7 @@ def _advance(k, x, m, listed, started, trace, horizon):
         arrival = _arrival(k, x)
         now = min(arrival, x[PICK_TIME])
         x[NEXT] = now
-        if now >= horizon or trace[0, 0] == len(trace) - 1:
+        if now >= horizon or trace[0] == trace[1]:
             return
         x[NOW] = now
         if arrival == now:
@@ -698,7 +746,7 @@ def _advance(k, x, m, listed, started, trace, horizon):
             horizon = min(horizon, _act(k, x, m, trace, now))
 
 
-@njit(_SHARES(_ROW, _ROW, _ROWS), cache=True)
+@njit(_SHARES(_P, _P, _P), cache=True)
 def _shares(k, move, listed):
     """Return the parts of a transfer, (first burst, end, command) a row, channel by channel.
 
@@ -741,7 +789,7 @@ def _same_share(begin, parts, one, other):
     return True
 
 
-@njit(_TWO(_ROW, _ROW, _ROWS, int64, int64, int64), cache=True)
+@njit(_TWO(_P, _P, _P, int64, int64, int64), cache=True)
 def _pass_parts(k, move, listed, channel, piece, count):
     """Return the number of the piece after `count` parts from `piece` on, and how many there were.
 
@@ -756,49 +804,51 @@ def _pass_parts(k, move, listed, channel, piece, count):
     return piece, found
 
 
-@njit(void(_ROW, _ROWS, _ROWS, _ROWS, int64, int64), cache=True)
+@njit(void(_P, _P, _P, _P, int64, int64), cache=True)
 def _lead(k, s, m, listed, old, new):
     """Let channel `new` go on from the state of its leader `old` as a leader of its own.
 
     Both have as many parts still to come in each lane, but not of the same pieces.
     """
-    for place in range(s.shape[1]):  # assigning a whole row takes seconds to compile
-        s[new, place] = s[old, place]
-    s[new, MEMBERS] = 0
+    x, y = _channel(k, s, old), _channel(k, s, new)
+    for place in range(k[WIDTH]):
+        y[place] = x[place]
+    y[MEMBERS] = 0
     for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
-        if s[old, at + L_BURST] < s[old, at + L_END]:
-            move = m[s[old, at + L_MOVE]]
-            _, rest = _pass_parts(k, move, listed, old, s[old, at + L_PIECE], NEVER)
+        if x[at + L_BURST] < x[at + L_END]:
+            move = _transfer(m, x[at + L_MOVE])
+            _, rest = _pass_parts(k, move, listed, old, x[at + L_PIECE], NEVER)
             _, all_parts = _pass_parts(k, move, listed, new, 0, NEVER)
-            s[new, at + L_PIECE], _ = _pass_parts(k, move, listed, new, 0, all_parts - rest)
+            y[at + L_PIECE], _ = _pass_parts(k, move, listed, new, 0, all_parts - rest)
 
 
-@njit(void(_ROW, _ROWS, _ROWS, _ROWS, int64), cache=True)
+@njit(void(_P, _P, _P, _P, int64), cache=True)
 def _part(k, s, m, listed, i):
     """Part the channels whose bursts of transfer `i` are not their leader's."""
-    begin, parts = _shares(k, m[i], listed)
+    begin, parts = _shares(k, _transfer(m, i), listed)
     before = np.empty(k[CHANNELS], np.int64)
     for channel in range(k[CHANNELS]):
-        before[channel] = old = s[channel, LEADER]
+        before[channel] = old = _channel(k, s, channel)[LEADER]
         if old == channel:
             continue
         for leader in range(old, channel + 1):  # a leader is the first of those that follow it
-            if before[leader] == old and s[leader, LEADER] == leader and leader < channel:
-                if _same_share(begin, parts, leader, channel):
+            if before[leader] == old and leader < channel:
+                leads = _channel(k, s, leader)[LEADER] == leader
+                if leads and _same_share(begin, parts, leader, channel):
                     break
         if leader == channel:
             _lead(k, s, m, listed, old, channel)
-        s[channel, LEADER] = leader
-        s[old, MEMBERS] -= 1
-        s[leader, MEMBERS] += 1
+        _channel(k, s, channel)[LEADER] = leader
+        _channel(k, s, old)[MEMBERS] -= 1
+        _channel(k, s, leader)[MEMBERS] += 1
 
 
-@njit(boolean(_ROW, _ROWS, _ROWS, _ROW, int64, _ROW, _ROW, int64, int64), cache=True)
+@njit(boolean(_P, _P, _P, _P, int64, _P, _P, int64, int64), cache=True)
 def _same_work(k, m, listed, started, port, lane, other_lane, one, other):
     """Return whether two channels whose lanes hold equal parts also have equal parts to come."""
     piece, other_piece = lane[L_PIECE], other_lane[L_PIECE]
     for sequence in range(lane[L_SEQUENCE], started[port]):
-        move = m[port * k[DEPTH] + (sequence & (k[DEPTH] - 1))]
+        move = _transfer(m, port * k[DEPTH] + (sequence & (k[DEPTH] - 1)))
         while piece < move[M_PIECES] or other_piece < move[M_PIECES]:
             piece, low, high, kind = _next_part(k, move, listed, one, piece)
             other_piece, its_low, its_high, its_kind = _next_part(
@@ -811,7 +861,7 @@ def _same_work(k, m, listed, started, port, lane, other_lane, one, other):
     return True
 
 
-@njit(boolean(_ROW, _ROW, _ROW, int64), cache=True)
+@njit(boolean(_P, _P, _P, int64), cache=True)
 def _same_ranks(k, x, y, floor):
     """Compare the ranks of two channels, as `_alike` does."""
     window = k[ACT_WINDOW]
@@ -829,7 +879,7 @@ def _same_ranks(k, x, y, floor):
     return True
 
 
-@njit(boolean(_ROW, _ROW, _ROW, int64), cache=True)
+@njit(boolean(_P, _P, _P, int64), cache=True)
 def _same_queue(k, x, y, floor):
     """Compare the requests of two channels with as many of them, as `_alike` does."""
     mine, its = x[HEAD], y[HEAD]
@@ -843,7 +893,7 @@ def _same_queue(k, x, y, floor):
     return True
 
 
-@njit(boolean(_ROW, _ROWS, _ROWS, _ROW, _ROW, _ROW, int64, int64, int64), cache=True)
+@njit(boolean(_P, _P, _P, _P, _P, _P, int64, int64, int64), cache=True)
 def _same_lanes(k, m, listed, started, x, y, one, other, floor):
     """Compare the lanes of two channels and what is to come in them, as `_alike` does."""
     for port in range(k[PORTS]):
@@ -858,13 +908,13 @@ def _same_lanes(k, m, listed, started, x, y, one, other, floor):
                 return False
         if max(x[at + L_SINCE], floor) != max(y[at + L_SINCE], floor):
             return False
-        lane, its = x[at : at + L_WIDTH], y[at : at + L_WIDTH]
+        lane, its = _at(x, at), _at(y, at)
         if not _same_work(k, m, listed, started, port, lane, its, one, other):
             return False
     return True
 
 
-@njit(boolean(_ROW, _ROWS, _ROWS, _ROWS, _ROW, int64, int64, int64), cache=True)
+@njit(boolean(_P, _P, _P, _P, _P, int64, int64, int64), cache=True)
 def _alike(k, s, m, listed, started, one, other, now):
     """Return whether two channels have equal futures: all that can matter from `now` on is equal.
 
@@ -872,11 +922,11 @@ def _alike(k, s, m, listed, started, one, other, now):
     further than to the last data. What the data bus did last matters only while a timer of a
     column command does.
     """
-    x, y, count = s[one], s[other], s[one, COUNT]
-    if y[COUNT] != count or x[PASSED] != y[PASSED] or x[TURN] != y[TURN]:
+    x, y = _channel(k, s, one), _channel(k, s, other)
+    if y[COUNT] != x[COUNT] or x[PASSED] != y[PASSED] or x[TURN] != y[TURN]:
         return False
     floor = now
-    if count > 0:
+    if x[COUNT] > 0:
         if x[DATA_END] != y[DATA_END]:
             return False
         floor = min(now, x[DATA_END] - max(k[CL], k[CWL]))
@@ -902,7 +952,7 @@ def _alike(k, s, m, listed, started, one, other, now):
     )
 
 
-@njit(void(_ROW, _ROW, int64), cache=True)
+@njit(void(_P, _P, int64), cache=True)
 def _settle(k, x, now):
     """Count what is certain up to `now`, so that the past leaves no trace in the state."""
     if x[COUNT] == 0 and x[DATA_END] < now:
@@ -915,85 +965,104 @@ def _settle(k, x, now):
             x[at + OPEN_SINCE] = now
 
 
-@njit(void(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
+@njit(void(_P, _P, _P, _P, _P, _P, int64), cache=True)
 def _join(k, s, m, listed, started, credit, now):
     """Let leaders with equal futures become one; `credit` keeps each channel's own counts."""
-    for old in range(1, k[CHANNELS]):
-        if s[old, LEADER] != old:
-            continue
-        for leader in range(old):
-            if s[leader, LEADER] == leader:
-                if _alike(k, s, m, listed, started, leader, old, now):
-                    break
+    last, old = 0, _channel(k, s, 0)[AFTER]
+    while old >= 0:
+        leader, y = 0, _channel(k, s, old)
+        while leader != old and not _alike(k, s, m, listed, started, leader, old, now):
+            leader = _channel(k, s, leader)[AFTER]
+        if leader == old:
+            last = old
         else:
-            continue
-        _settle(k, s[leader], now)
-        _settle(k, s[old], now)
-        for channel in range(old, k[CHANNELS]):
-            if s[channel, LEADER] == old:
-                s[channel, LEADER] = leader
-                for place in range(ACTIVATES, STATE):
-                    credit[channel, place - ACTIVATES] += s[old, place] - s[leader, place]
-        s[leader, MEMBERS] += s[old, MEMBERS]
-        s[leader, NEXT] = min(s[leader, NEXT], s[old, NEXT])
+            x = _channel(k, s, leader)
+            _settle(k, x, now)
+            _settle(k, y, now)
+            for channel in range(old, k[CHANNELS]):
+                if _channel(k, s, channel)[LEADER] == old:
+                    _channel(k, s, channel)[LEADER] = leader
+                    own = _at(credit, channel * (STATE - ACTIVATES))
+                    for place in range(ACTIVATES, STATE):
+                        own[place - ACTIVATES] += y[place] - x[place]
+            x[MEMBERS] += y[MEMBERS]
+            x[NEXT] = min(x[NEXT], y[NEXT])
+            _channel(k, s, last)[AFTER] = y[AFTER]
+        old = y[AFTER]
 
 
-@njit(int64(_ROW, _ROWS, _ROWS, int64), cache=True)
+@njit(void(_P, _P), cache=True)
+def _link_leaders(k, s):
+    """Make the list of leaders anew."""
+    last = 0
+    for channel in range(1, k[CHANNELS]):
+        if _channel(k, s, channel)[LEADER] == channel:
+            _channel(k, s, last)[AFTER] = channel
+            last = channel
+    _channel(k, s, last)[AFTER] = -1
+
+
+@njit(int64(_P, _P, _P, int64), cache=True)
 def _bound(k, s, m, i):
     """Return a cycle before which transfer `i` does not end.
 
     Each channel has yet to put its bursts on its data bus one by one, after those already there.
     """
-    bound, latency, channel = m[i, M_LAST], min(k[CL], k[CWL]), 0
-    while channel >= 0 and m[i, M_LEFT] > 0:
-        left = s[channel, k[AT_LEFT] + i]
+    move, latency, channel = _transfer(m, i), min(k[CL], k[CWL]), 0
+    bound = move[M_LAST]
+    while channel >= 0:
+        x = _channel(k, s, channel)
+        left = x[k[AT_LEFT] + i]
         if left > 0:
-            data = max(s[channel, NEXT], m[i, M_SINCE]) + latency
-            data = max(data, s[channel, DATA_END]) + left * k[BURST_CYCLES]
-            bound = max(bound, data)
-        channel = s[channel, AFTER]
+            data = max(max(x[NEXT], move[M_SINCE]) + latency, x[DATA_END])
+            bound = max(bound, data + left * k[BURST_CYCLES])
+        channel = x[AFTER]
     return bound
 
 
-@njit(_THREE(_ROW, _ROWS), cache=True)
+@njit(_THREE(_P, _P), cache=True)
 def _first_ends(k, m):
     """Return the first known end of a transfer, the least bound of the others, and whose it is."""
-    end, bound, whose = NEVER, NEVER, -1
-    i = m[-1, M_AFTER]
-    while i < len(m) - 1:
-        if m[i, M_LEFT] == 0:
-            end = min(end, m[i, M_LAST])
-        elif m[i, M_BOUND] < bound:
-            bound, whose = m[i, M_BOUND], i
-        i = m[i, M_AFTER]
+    anchor, end, bound, whose = k[PORTS] * k[DEPTH], NEVER, NEVER, -1
+    i = _transfer(m, anchor)[M_AFTER]
+    while i < anchor:
+        move = _transfer(m, i)
+        if move[M_LEFT] == 0:
+            end = min(end, move[M_LAST])
+        elif move[M_BOUND] < bound:
+            bound, whose = move[M_BOUND], i
+        i = move[M_AFTER]
     return end, bound, whose
 
 
-@njit(void(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
-def catch_up(k, s, m, listed, started, trace, time):
+@njit(int64(_P, _P, _P, int64), cache=True)
+def _reach(k, x, m, limit):
+    """Return how far a channel may go: to `limit`, or where a transfer may end that it has left."""
+    anchor = k[PORTS] * k[DEPTH]
+    i = _transfer(m, anchor)[M_AFTER]
+    while i < anchor:
+        move = _transfer(m, i)
+        if x[k[AT_LEFT] + i] == 0:
+            limit = min(limit, move[M_BOUND] if move[M_LEFT] > 0 else move[M_LAST])
+        i = move[M_AFTER]
+    return limit
+
+
+@njit(void(_P, _P, _P, _P, _P, _P, int64), cache=True)
+def _catch_up(k, s, m, listed, started, trace, time):
     """Bring all channels to `time`, which no transfer that is not known to end does before."""
     channel = 0
     while channel >= 0:
-        while s[channel, NEXT] < time and trace[0, 0] < len(trace) - 1:
-            _advance(k, s[channel], m, listed, started, trace, time)
-        channel = s[channel, AFTER]
+        x = _channel(k, s, channel)
+        while x[NEXT] < time and trace[0] != trace[1]:
+            _advance(k, x, m, listed, started, trace, time)
+        channel = x[AFTER]
 
 
-@njit(void(_ROW, _ROWS), cache=True)
-def _link_leaders(k, s):
-    """Make the list of leaders anew."""
-    last = 0
-    for channel in range(1, k[CHANNELS]):
-        if s[channel, LEADER] == channel:
-            s[last, AFTER] = channel
-            last = channel
-    s[last, AFTER] = -1
-
-
-@njit(_ROW(_ROW, _ROW, _ROWS), cache=True)
-def _count_shares(k, move, listed):
-    """Return how many bursts of a transfer lie in each channel."""
-    channels, low = k[CHANNELS], k[CHANNEL_LOW]
+@njit(void(_P, _P, _P, _P, int64), cache=True)
+def _count_bursts(k, s, m, listed, i):
+    """Note how many bursts of transfer `i` each channel has, and how many channels have any."""
+    move, low, channels = _transfer(m, i), k[CHANNEL_LOW], k[CHANNELS]
     counts = np.zeros(channels, np.int64)
     for piece in range(move[M_PIECES]):
         first, end, _ = _bounds(k, move, listed, piece)
@@ -1001,7 +1070,37 @@ def _count_shares(k, move, listed):
         for near in range(chunk, min(chunk + channels, ((end - 1) >> low) + 1)):
             channel = near & (channels - 1)
             counts[channel] += _below(k, channel, end) - _below(k, channel, first)
-    return counts
+    channel = move[M_LEFT] = 0
+    while channel >= 0:
+        x = _channel(k, s, channel)
+        x[k[AT_LEFT] + i] = counts[channel]
+        if counts[channel] > 0:
+            move[M_LEFT] += x[MEMBERS]
+        channel = x[AFTER]
+
+
+@njit(void(_P, _P, int64), cache=True)
+def _append(k, m, i):
+    """Put transfer `i` at the end of the list of those under way."""
+    anchor = k[PORTS] * k[DEPTH]
+    ends, move = _transfer(m, anchor), _transfer(m, i)
+    move[M_BEFORE], move[M_AFTER] = ends[M_BEFORE], anchor
+    _transfer(m, ends[M_BEFORE])[M_AFTER] = i
+    ends[M_BEFORE] = i
+
+
+@njit(void(_P, _P, _P, _P, _P, int64, int64), cache=True)
+def _fill_lanes(k, s, m, listed, started, port, i):
+    """Let every channel know of transfer `i`, just started, the last one of `port`."""
+    move, lane, channel = _transfer(m, i), k[AT_LANE] + port * L_WIDTH, 0
+    while channel >= 0:
+        x = _channel(k, s, channel)
+        if x[k[AT_LEFT] + i] > 0:
+            _refill(k, x, m, listed, started, channel, port)
+            x[NEXT] = min(x[NEXT], move[M_SINCE])
+        elif x[lane + L_BURST] >= x[lane + L_END]:
+            x[lane + L_SEQUENCE] = started[port]  # an empty lane passes it by
+        channel = x[AFTER]
 
 
 @njit(int64(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64, int64, boolean), cache=True)
@@ -1014,43 +1113,46 @@ def launch(k, s, m, listed, started, credit, port, time, equal):
     Returns a cycle no transfer ends before.
     """
     i = port * k[DEPTH] + (started[port] & (k[DEPTH] - 1))
-    counts = _count_shares(k, m[i], listed)
+    k_, s_, m_, listed_, started_ = _flat(k), _flat(s), _flat(m), _flat(listed), _flat(started)
     if k[SHORTCUTS]:
         if s[0, AFTER] >= 0:
-            untraced = np.full((1, 6), -1)
-            catch_up(k, s, m, listed, started, untraced, time)
-            _join(k, s, m, listed, started, credit, time)
+            trace = np.full(6, -1, np.int64)  # shortcuts are off where commands are recorded
+            trace[1] = 0
+            _catch_up(k_, s_, m_, listed_, started_, _flat(trace), time)
+            _join(k_, s_, m_, listed_, started_, _flat(credit), time)
         if not equal:
-            _part(k, s, m, listed, i)
-        _link_leaders(k, s)
+            _part(k_, s_, m_, listed_, i)
+            _link_leaders(k_, s_)
     started[port] += 1
-    m[i, M_FIRST], m[i, M_LAST], m[i, M_LEFT] = NEVER, 0, 0
-    last = m[-1, M_BEFORE]
-    m[i, M_BEFORE], m[i, M_AFTER], m[last, M_AFTER], m[-1, M_BEFORE] = last, len(m) - 1, i, i
-    lane, channel = k[AT_LANE] + port * L_WIDTH, 0
-    while channel >= 0:
-        s[channel, k[AT_LEFT] + i] = counts[channel]
-        if counts[channel] > 0:
-            m[i, M_LEFT] += s[channel, MEMBERS]
-            _refill(k, s[channel], m, listed, started, channel, port)
-            s[channel, NEXT] = min(s[channel, NEXT], m[i, M_SINCE])
-        elif s[channel, lane + L_BURST] >= s[channel, lane + L_END]:
-            s[channel, lane + L_SEQUENCE] = started[port]  # an empty lane passes it by
-        channel = s[channel, AFTER]
-    m[i, M_BOUND] = _bound(k, s, m, i)
-    end, bound, _ = _first_ends(k, m)
+    m[i, M_FIRST], m[i, M_LAST] = NEVER, 0
+    _count_bursts(k_, s_, m_, listed_, i)
+    _append(k_, m_, i)
+    _fill_lanes(k_, s_, m_, listed_, started_, port, i)
+    m[i, M_BOUND] = _bound(k_, s_, m_, i)
+    end, bound, _ = _first_ends(k_, m_)
     return min(end, bound)
 
 
-@njit(int64(_ROW, _ROWS, _ROWS, int64, int64), cache=True)
-def _reach(k, s, m, channel, limit):
-    """Return how far a channel may go: to `limit`, or where a transfer may end that it has left."""
-    i = m[-1, M_AFTER]
-    while i < len(m) - 1:
-        if s[channel, k[AT_LEFT] + i] == 0:
-            limit = min(limit, m[i, M_BOUND] if m[i, M_LEFT] > 0 else m[i, M_LAST])
-        i = m[i, M_AFTER]
-    return limit
+@njit(_TWO(_P, _P, _P, _P, _P, _P, int64), cache=True)
+def _run(k, s, m, listed, started, trace, until):
+    """Do the work of `run`."""
+    while True:
+        end, bound, i = _first_ends(k, m)
+        limit = min(until, end)
+        if bound > limit or trace[0] == trace[1]:
+            return limit, min(end, bound)
+        move = _transfer(m, i)
+        move[M_BOUND] = max(bound, _bound(k, s, m, i))
+        if move[M_BOUND] > bound:
+            continue
+        channel = 0
+        while channel >= 0:
+            x = _channel(k, s, channel)
+            if x[k[AT_LEFT] + i] > 0:
+                reach = _reach(k, x, m, limit)
+                if x[NEXT] < reach:
+                    _advance(k, x, m, listed, started, trace, reach)
+            channel = x[AFTER]
 
 
 @njit(_TWO(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
@@ -1062,21 +1164,18 @@ def run(k, s, m, listed, started, trace, until):
     than where one may end that it has no burst of, or to the end of its own share of another: a
     transfer ends no sooner than any share of it. `catch_up` moves the others.
     """
-    while True:
-        end, bound, i = _first_ends(k, m)
-        limit = min(until, end)
-        if bound > limit or trace[0, 0] == len(trace) - 1:
-            return limit, min(end, bound)
-        m[i, M_BOUND] = max(bound, _bound(k, s, m, i))
-        if m[i, M_BOUND] > bound:
-            continue
-        channel = 0
-        while channel >= 0:
-            if s[channel, k[AT_LEFT] + i] > 0:
-                reach = _reach(k, s, m, channel, limit)
-                if s[channel, NEXT] < reach:
-                    _advance(k, s[channel], m, listed, started, trace, reach)
-            channel = s[channel, AFTER]
+    trace[0, 1] = len(trace) - 1
+    return _run(_flat(k), _flat(s), _flat(m), _flat(listed), _flat(started), _flat(trace), until)
+
+
+@njit(void(_ROW, _ROWS, _ROWS, _ROWS, _ROW, _ROWS, int64), cache=True)
+def catch_up(k, s, m, listed, started, trace, time):
+    """Bring all channels to `time`, the memory's, as far as `trace` has room.
+
+    Whoever reads the state of a channel asks for it first.
+    """
+    trace[0, 1] = len(trace) - 1
+    _catch_up(_flat(k), _flat(s), _flat(m), _flat(listed), _flat(started), _flat(trace), time)
 
 
 @njit(int64(_ROWS, _ROW, int64), cache=True)
@@ -1087,11 +1186,22 @@ def take_done(m, done, now):
     """
     count, i = 0, m[-1, M_AFTER]
     while i < len(m) - 1:
-        after = m[i, M_AFTER]
+        before, after = m[i, M_BEFORE], m[i, M_AFTER]
         if m[i, M_LEFT] == 0 and m[i, M_LAST] <= now:
-            m[m[i, M_BEFORE], M_AFTER], m[after, M_BEFORE] = after, m[i, M_BEFORE]
-            m[i, M_LEFT] = -1
+            m[before, M_AFTER], m[after, M_BEFORE], m[i, M_LEFT] = after, before, -1
             done[count] = i
             count += 1
         i = after
     return count
+
+
+@njit(int64(_ROW, _ROW, int64, int64), cache=True)
+def ready_at(k, x, command, bank):
+    """Return the first cycle at which `command` to `bank` breaks no rule; changes nothing."""
+    return _ready_at(_flat(k), _flat(x), command, bank)
+
+
+@njit(void(_ROW, _ROW, int64, int64, int64, int64), cache=True)
+def issue(k, x, command, bank, row, now):
+    """Issue `command`; the caller has asked `ready_at`."""
+    _issue(_flat(k), _flat(x), command, bank, row, now)

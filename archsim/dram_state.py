@@ -21,6 +21,7 @@ def constants(cfg: DramConfig, *, ports: int, depth: int, shortcuts: bool) -> np
     at_left = at_used + cfg.banks
     at_rank = at_left + ports * depth
     at_queue = at_rank + cfg.ranks * (at.ACTS + window.nth)
+    at_lane = at_queue + cfg.queue_entries * at.Q_WIDTH
     named = {
         at.CHANNELS: cfg.channels,
         at.RANKS: cfg.ranks,
@@ -52,7 +53,8 @@ def constants(cfg: DramConfig, *, ports: int, depth: int, shortcuts: bool) -> np
         at.AT_LEFT: at_left,
         at.AT_RANK: at_rank,
         at.AT_QUEUE: at_queue,
-        at.AT_LANE: at_queue + cfg.queue_entries * at.Q_WIDTH,
+        at.AT_LANE: at_lane,
+        at.WIDTH: at_lane + ports * at.L_WIDTH,
     }
     assert sorted(named) == list(range(at.FIELDS))
     values = [int(named[place]) for place in range(at.FIELDS)]
@@ -120,8 +122,8 @@ def fresh_state(cfg: DramConfig, k: np.ndarray) -> np.ndarray:
 
     With shortcuts all channels follow channel 0; without them each one leads itself.
     """
-    channels, ports = cfg.channels, int(k[at.PORTS])
-    state = np.zeros((channels, k[at.AT_LANE] + ports * at.L_WIDTH), np.int64)
+    channels = cfg.channels
+    state = np.zeros((channels, k[at.WIDTH]), np.int64)
     state[:, k[at.AT_ROW] : k[at.AT_BANK]] = -1
     state[:, k[at.AT_BANK] + at.B_RIVAL : k[at.AT_USED] : at.B_WIDTH] = at.NEVER
     places = np.arange(k[at.AT_QUEUE], k[at.AT_LANE], at.Q_WIDTH)
