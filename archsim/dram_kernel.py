@@ -24,9 +24,6 @@ NEVER = 1 << 62
 # Commands, in the order of machine.dram.COMMANDS; columns of a timer.
 ACT, PRE, PREA, REF, RD, WR = range(6)
 COMMANDS = 6
-# Scopes of a rule.
-BANK, GROUP, RANK, CHANNEL, OTHER_RANKS = range(5)
-SCOPES = 5
 # Classes of commands that are legal in the same cycle, first come first.
 BY_REFRESH, BY_COLUMN, BY_ROW = range(3)
 # What an accepted request adds to the choice of commands: nothing, a hit, a row command, or the
@@ -36,8 +33,9 @@ NOTHING, NEW_HIT, NEW_ROW, NEW_RIVAL = range(4)
 # Constants k. Bank >> RANK_BITS is its rank. AT_*: where a part of x begins. FIELDS is (lowest bit,
 # mask) of row, rank, group, bank and column. RUN_STEP, for RD and for WR: the cycles between such
 # commands to one row, or 0 if `_run_row` does not know the rules; RUN_WIDE: whether none to another
-# bank may come sooner. RULE_START: for each command and scope where its rules begin, two numbers a
-# rule: command before, cycles.
+# bank may come sooner. RULE_START: for each command where the rules that count from it begin. Of a
+# rule on a bank, its group or its rank, the number of which is the bank's >> SHIFT, FLIP makes
+# another rank of the rank; TIMER is the timer in x of the first of them, for the command before.
 (
     CHANNELS, RANKS, BANKS, GROUPS, RANK_BITS, GROUP_BITS, PORTS, DEPTH, QUEUE, OVERTAKES,
     SHARED_BUS, SHORTCUTS, REFRESHES, BURST_CYCLES, BURST_BITS, CL, CWL, RFC, REFI,
@@ -47,31 +45,34 @@ NOTHING, NEW_HIT, NEW_ROW, NEW_RIVAL = range(4)
 RUN_STEP = FIELDS + 10
 RUN_WIDE = RUN_STEP + 2
 RULE_START = RUN_WIDE + 2
-CONSTANTS = RULE_START + COMMANDS * SCOPES + 1
+CONSTANTS = RULE_START + COMMANDS + 1
+RULE_SHIFT, RULE_FLIP, RULE_TIMER, RULE_CYCLES, RULE = range(5)
 
 # State x of one channel. Requests, in any place of the queue, are in one list by age from HEAD to
 # TAIL, and free places in another from FREE; place 0 is none. OFFERED: from when a port offers one.
 # LEADER: the channel simulated in this one's place; MEMBERS: how many it stands for; AFTER: the
 # next leader, or -1. PICK_*: the next command, chosen ahead and kept until it is issued; PLACE is
-# its request or its rank. RUN: the pick is the oldest request of all and no hit comes before those
-# that follow it in its row, as `_run_row` says; no row command comes before RUN_ROW, no refresh
-# before RUN_DUE. USED: how many banks have requests.
+# its request or its rank. RUN: the pick is a hit and those that follow it in its row may be served
+# ahead, as `_run_row` says. No row command comes before RUN_ROW, RUN_ROWS requests ask for one,
+# RUN_OPENER is one of them; no refresh comes before RUN_DUE; no hit of another bank has kept
+# others waiting since before RUN_RIVAL, none is older than RUN_AGE. USED: banks with requests.
 (
     NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, OFFERED, HEAD, TAIL, FREE, COUNT, AGE, PASSED, TURN,
     BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS, AFTER, USED,
-    PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_AGE, PICK_PLACE, RUN, RUN_ROW, RUN_DUE,
-) = range(30)  # fmt: skip
+    PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_AGE, PICK_PLACE,
+    RUN, RUN_ROW, RUN_ROWS, RUN_OPENER, RUN_DUE, RUN_RIVAL, RUN_AGE,
+) = range(34)  # fmt: skip
 # Counters; those from BUSY on are classes of cycles and sum to the total.
 (
     ACTIVATES, READS, WRITES, PRECHARGES, REFRESHED, HITS, MISSES, CONFLICTS, ACTIVE,
     BUSY, IDLE, REFRESH, ROW_MISS, TURNAROUND, LATE, SPACING,
-) = range(30, 46)  # fmt: skip
+) = range(34, 50)  # fmt: skip
 # Then a timer for each bank, group, rank and the channel: the earliest cycle of each command.
 # A row for each bank: the open one, or -1. The requests of each bank: the oldest and the youngest,
 # the oldest RD and WR that hit the open row, and when the oldest to another row arrived, or NEVER;
 # and its place in the list of banks with requests, which follows. Then how many bursts of each
 # transfer are still to be issued here. A rank: the last activates are a ring behind it.
-STATE = 46
+STATE = 50
 B_HEAD, B_TAIL, B_READ, B_WRITE, B_RIVAL, B_USED, B_WIDTH = range(7)
 DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
 # A request. OPENED: 0 its row was open, 1 it opened it, 2 it closed another first. AFTER: the next
@@ -80,8 +81,11 @@ DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
     Q_BANK, Q_ROW, Q_COLUMN, Q_KIND, Q_MOVE, Q_ARRIVED, Q_OPENED, Q_AGE, Q_PREVIOUS, Q_NEXT,
     Q_AFTER, Q_WIDTH,
 ) = range(12)  # fmt: skip
-# A lane, the place of one port in this channel, in the channel's own burst numbers.
-L_SEQUENCE, L_PIECE, L_BURST, L_END, L_KIND, L_MOVE, L_SINCE, L_WIDTH = range(8)
+# A lane, the place of one port in this channel, in the channel's own burst numbers; those to before
+# SAME lie in ROW of BANK.
+(
+    L_SEQUENCE, L_PIECE, L_BURST, L_END, L_KIND, L_MOVE, L_SINCE, L_BANK, L_ROW, L_SAME, L_WIDTH,
+) = range(11)  # fmt: skip
 
 # A transfer m[i]. LISTED: where its pieces begin in the list, or -1; FIRST, LAST: cycles of data;
 # LEFT: channels that have bursts to issue, or -1 when it is not under way; BOUND: it ends no
@@ -159,37 +163,22 @@ def _ready_at(k, x, command, bank):
     return max(t, x[COLUMN_BUS] if command >= RD else x[ROW_BUS])
 
 
-@njit(cache=True, inline="always")
-def _delay(k, x, first, node, now):
-    """Apply the rules of one command and scope, the list at ``k[first]``, to the timer `node`."""
-    timer = k[AT_TIMER] + node * COMMANDS
-    for i in range(k[first], k[first + 1], 2):
-        place = timer + k[i]
-        x[place] = max(x[place], now + k[i + 1])
-
-
 @njit(void(_P, _P, int64, int64, int64), cache=True)
 def _start_timers(k, x, command, bank, now):
     """Apply every rule that counts from `command`."""
-    first, rank = RULE_START + command * SCOPES, bank >> k[RANK_BITS]
-    of_ranks = k[BANKS] + k[GROUPS]
-    _delay(k, x, first + BANK, bank, now)
-    _delay(k, x, first + GROUP, k[BANKS] + (bank >> k[GROUP_BITS]), now)
-    _delay(k, x, first + RANK, of_ranks + rank, now)
-    _delay(k, x, first + CHANNEL, of_ranks + k[RANKS], now)
-    if k[first + OTHER_RANKS] < k[first + OTHER_RANKS + 1]:
-        for other in range(k[RANKS]):
-            if other != rank:
-                _delay(k, x, first + OTHER_RANKS, of_ranks + other, now)
+    for i in range(k[RULE_START + command], k[RULE_START + command + 1], RULE):
+        node = (bank >> k[i + RULE_SHIFT]) ^ k[i + RULE_FLIP]
+        place = k[i + RULE_TIMER] + node * COMMANDS
+        x[place] = max(x[place], now + k[i + RULE_CYCLES])
 
 
 @njit(cache=True, inline="always")
 def _hold_bus(k, x, command, now):
     """Occupy the command bus of `command` for its cycle."""
     if command >= RD or k[SHARED_BUS]:
-        x[COLUMN_BUS] = now + 1
+        x[COLUMN_BUS] = max(x[COLUMN_BUS], now + 1)
     if command < RD or k[SHARED_BUS]:
-        x[ROW_BUS] = now + 1
+        x[ROW_BUS] = max(x[ROW_BUS], now + 1)
 
 
 @njit(void(_P, _P, int64, int64, int64, int64), cache=True)
@@ -266,63 +255,105 @@ def _legal(k, x, command, bank, floor):
     return max(max(x[timer + bank * COMMANDS], x[at_group]), max(x[at_rank], floor))
 
 
-@njit(void(_P, _P), cache=True)
-def _pick(k, x):
-    """Choose among refresh and all requests, and note whether a run may follow.
+@njit(cache=True, inline="always")
+def _note_other(x, rival, age):
+    """Note a hit of another bank than the pick's."""
+    x[RUN_RIVAL], x[RUN_AGE] = min(x[RUN_RIVAL], rival), min(x[RUN_AGE], age)
 
-    A bank asks for at most three commands: its oldest hit of either kind and, when its oldest
-    request of all is no hit, the row command which that one needs.
+
+@njit(cache=True, inline="always")
+def _first(time, rival, age, its_time, its_rival, its_age):
+    """Return whether a hit goes before another: sooner, rival waiting longer, older."""
+    if time != its_time:
+        return time < its_time
+    return rival < its_rival or (rival == its_rival and age < its_age)
+
+
+@njit(void(_P, _P), cache=True)
+def _pick_hit(k, x):
+    """Choose among the hits, and note what a run must know of those that were not chosen.
+
+    A bank offers its oldest hit of either kind.
     """
-    x[PICK_KNOWN], x[PICK_TIME], x[PICK_CLASS], x[PICK_RIVAL] = 1, NEVER, BY_ROW, NEVER
-    x[PICK_AGE], x[PICK_PLACE], x[RUN] = NEVER, 0, 0
+    best, best_rival, best_age, chosen, kinds = NEVER, NEVER, NEVER, 0, 0
+    others_rival, others_age = NEVER, NEVER
+    barred, head = x[PASSED] >= k[OVERTAKES], x[HEAD]
     channel = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
-    row_bus, column_bus = max(x[ROW_BUS], x[NOW]), max(x[COLUMN_BUS], x[NOW])
-    barred, row_time, rivals, reads, writes = x[PASSED] >= k[OVERTAKES], NEVER, NEVER, 0, 0
+    bus = max(x[COLUMN_BUS], x[NOW])
     for n in range(k[AT_USED], k[AT_USED] + x[USED]):
         bank = x[n]
         at = k[AT_BANK] + bank * B_WIDTH
-        head, rival = x[at + B_HEAD], x[at + B_RIVAL]
-        place = x[at + B_READ]
-        if place:
-            reads += 1
-            rivals = min(rivals, rival)
-            if not barred or place == x[HEAD]:
-                time = _legal(k, x, RD, bank, max(column_bus, x[channel + RD]))
-                if time <= x[PICK_TIME]:
-                    _offer(k, x, RD, bank, rival, place, time)
-        write = x[at + B_WRITE]
-        if write:
-            writes += 1
-            rivals = min(rivals, rival)
-            if not barred or write == x[HEAD]:
-                time = _legal(k, x, WR, bank, max(column_bus, x[channel + WR]))
-                if time <= x[PICK_TIME]:
-                    _offer(k, x, WR, bank, rival, write, time)
-        if head != place and head != write:
-            if x[k[AT_ROW] + bank] < 0:
-                time, command = _legal(k, x, ACT, bank, max(row_bus, x[channel + ACT])), ACT
-                ring = k[AT_RANK] + (bank >> k[RANK_BITS]) * (ACTS + k[ACT_WINDOW])
-                time = max(time, x[ring + ACTS + x[ring + ACT_HEAD]] + k[ACT_WINDOW_CYCLES])
-            else:
-                time, command = _legal(k, x, PRE, bank, max(row_bus, x[channel + PRE])), PRE
-            row_time = min(row_time, time)
-            if time <= x[PICK_TIME]:
-                _offer(k, x, command, bank, NEVER, head, time)
-    if k[SHORTCUTS] and x[PICK_CLASS] == BY_COLUMN and x[PICK_PLACE] == x[HEAD]:
-        kind = x[x[HEAD] + Q_KIND] - RD
-        single = (reads == 0 or writes == 0) and x[PICK_RIVAL] <= rivals
-        wide = k[RUN_WIDE + kind] or reads + writes == 1
-        x[RUN], x[RUN_ROW] = k[RUN_STEP + kind] > 0 and single and wide, row_time
+        for kind in range(RD, WR + 1):
+            place = x[at + B_READ + kind - RD]
+            if place == 0:
+                continue
+            kinds |= kind - RD + 1
+            rival, age = x[at + B_RIVAL], x[place + Q_AGE]
+            time = _legal(k, x, kind, bank, max(bus, x[channel + kind]))
+            late = (barred and place != head) or time >= _due(k, x, bank)
+            if not late and _first(time, rival, age, best, best_rival, best_age):
+                time, best = best, time
+                rival, best_rival = best_rival, rival
+                age, best_age = best_age, age
+                chosen = place
+            others_rival, others_age = min(others_rival, rival), min(others_age, age)
+    x[RUN], x[RUN_RIVAL], x[RUN_AGE] = 0, others_rival, others_age
+    x[PICK_TIME], x[PICK_RIVAL], x[PICK_AGE], x[PICK_PLACE] = best, best_rival, best_age, chosen
+    x[PICK_CLASS] = BY_COLUMN if chosen else BY_ROW
+    if k[SHORTCUTS] and chosen and kinds < 3:
+        step = RUN_STEP + kinds - 1
+        x[RUN] = k[step] > 0 and (k[step + RUN_WIDE - RUN_STEP] or others_age == NEVER)
+
+
+@njit(void(_P, _P), cache=True)
+def _pick_row(k, x):
+    """Offer the row command of each bank whose oldest request is no hit; note them for a run."""
+    soonest, count, opener = NEVER, 0, 0
+    channel = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
+    bus = max(x[ROW_BUS], x[NOW])
+    for n in range(k[AT_USED], k[AT_USED] + x[USED]):
+        bank = x[n]
+        at = k[AT_BANK] + bank * B_WIDTH
+        head = x[at + B_HEAD]
+        if head == x[at + B_READ] or head == x[at + B_WRITE]:
+            continue
+        if x[k[AT_ROW] + bank] < 0:
+            time, command = _legal(k, x, ACT, bank, max(bus, x[channel + ACT])), ACT
+            ring = k[AT_RANK] + (bank >> k[RANK_BITS]) * (ACTS + k[ACT_WINDOW])
+            time = max(time, x[ring + ACTS + x[ring + ACT_HEAD]] + k[ACT_WINDOW_CYCLES])
+        else:
+            time, command = _legal(k, x, PRE, bank, max(bus, x[channel + PRE])), PRE
+        soonest, opener, count = min(soonest, time), head, count + 1
+        if time <= x[PICK_TIME]:
+            _offer(k, x, command, bank, NEVER, head, time)
+    x[RUN_ROW], x[RUN_ROWS], x[RUN_OPENER] = soonest, count, opener
+
+
+@njit(void(_P, _P), cache=True)
+def _pick_refresh(k, x):
+    """Offer the refresh of each rank, or what closes its banks for it; note when one is due."""
     x[RUN_DUE] = NEVER
+    for rank in range(k[RANKS]):
+        at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+        due = x[at + DUE]
+        x[RUN_DUE] = min(x[RUN_DUE], due)
+        if due > x[PICK_TIME]:
+            continue
+        legal = _ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
+        time = max(max(legal, due), x[NOW])
+        if time < x[PICK_TIME] or (time == x[PICK_TIME] and x[PICK_CLASS] != BY_REFRESH):
+            x[PICK_TIME], x[PICK_CLASS], x[PICK_PLACE] = time, BY_REFRESH, rank
+
+
+@njit(void(_P, _P), cache=True)
+def _pick(k, x):
+    """Choose among refresh and all requests, and note whether a run may follow."""
+    x[PICK_KNOWN], x[RUN_DUE] = 1, NEVER
+    _pick_hit(k, x)
+    _pick_row(k, x)
     if k[REFRESHES]:
-        for rank in range(k[RANKS]):
-            at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
-            x[RUN_DUE] = min(x[RUN_DUE], x[at + DUE])
-            if x[at + DUE] <= x[PICK_TIME]:
-                legal = _ready_at(k, x, PREA if x[at + OPEN] > 0 else REF, rank << k[RANK_BITS])
-                time = max(max(legal, x[at + DUE]), x[NOW])
-                if time < x[PICK_TIME] or (time == x[PICK_TIME] and x[PICK_CLASS] != BY_REFRESH):
-                    x[PICK_TIME], x[PICK_CLASS], x[PICK_PLACE], x[RUN] = time, BY_REFRESH, rank, 0
+        _pick_refresh(k, x)
+    x[RUN] = x[RUN] and x[PICK_CLASS] == BY_COLUMN
 
 
 @njit(int64(_P, int64, int64), cache=True)
@@ -374,6 +405,7 @@ def _refill(k, x, m, listed, started, channel, port):
         piece, low, high, kind = _next_part(k, move, listed, channel, x[at + L_PIECE])
         x[at + L_PIECE], x[at + L_BURST], x[at + L_END] = piece, low, high
         x[at + L_KIND], x[at + L_MOVE], x[at + L_SINCE] = kind, i, move[M_SINCE]
+        x[at + L_SAME] = 0
     x[OFFERED] = NEVER
     for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
         if x[at + L_BURST] < x[at + L_END]:
@@ -429,10 +461,13 @@ def _accept(k, x, m, listed, started, now):
         port = port + 1 if port + 1 < k[PORTS] else 0
         at = k[AT_LANE] + port * L_WIDTH
     burst, place = x[at + L_BURST], x[FREE]
-    bank = (burst >> k[FIELDS + 2] & k[FIELDS + 3]) << k[RANK_BITS]
-    bank += (burst >> k[FIELDS + 4] & k[FIELDS + 5]) << k[GROUP_BITS]
-    bank += burst >> k[FIELDS + 6] & k[FIELDS + 7]
-    row, kind = burst >> k[FIELDS] & k[FIELDS + 1], x[at + L_KIND]
+    if burst >= x[at + L_SAME]:
+        bank = (burst >> k[FIELDS + 2] & k[FIELDS + 3]) << k[RANK_BITS]
+        bank += (burst >> k[FIELDS + 4] & k[FIELDS + 5]) << k[GROUP_BITS]
+        x[at + L_BANK] = bank + (burst >> k[FIELDS + 6] & k[FIELDS + 7])
+        x[at + L_ROW] = burst >> k[FIELDS] & k[FIELDS + 1]
+        x[at + L_SAME] = burst + 1 if k[FIELDS + 8] else (burst | k[FIELDS + 9]) + 1
+    bank, row, kind = x[at + L_BANK], x[at + L_ROW], x[at + L_KIND]
     x[FREE] = x[place + Q_NEXT]
     x[place + Q_BANK], x[place + Q_ROW], x[place + Q_KIND] = bank, row, kind
     x[place + Q_COLUMN] = burst >> k[FIELDS + 8] & k[FIELDS + 9]
@@ -463,15 +498,18 @@ def _reconsider(k, x, added):
         command = ACT if x[k[AT_ROW] + bank] < 0 else PRE
     else:
         rival = x[k[AT_BANK] + bank * B_WIDTH + B_RIVAL]
-        kind = x[x[HEAD] + Q_KIND]
-        x[RUN] = x[RUN] and command == kind and k[RUN_WIDE + kind - RD] and rival >= x[PICK_RIVAL]
+        if x[RUN]:
+            _note_other(x, rival, x[place + Q_AGE])
+            kind = x[x[PICK_PLACE] + Q_KIND]
+            x[RUN] = command == kind and k[RUN_WIDE + kind - RD]
         if place != x[HEAD] and x[PASSED] >= k[OVERTAKES]:
             return
     time = max(_ready_at(k, x, command, bank), x[NOW])
     if added == NEW_ROW:
-        x[RUN_ROW] = min(x[RUN_ROW], time)
+        x[RUN_ROW], x[RUN_OPENER] = min(x[RUN_ROW], time), place
+        x[RUN_ROWS] += 1
     _offer(k, x, command, bank, rival, place, time)
-    x[RUN] = x[RUN] and x[PICK_PLACE] == x[HEAD]
+    x[RUN] = x[RUN] and x[PICK_PLACE] != place
 
 
 @njit(int64(_P, int64, int64, int64, int64), cache=True)
@@ -581,73 +619,6 @@ def _serve(k, x, m, place, now):
     return end
 
 
-@njit(int64(_P, _P, _P, _P, _P, int64), cache=True)
-def _run_row(k, x, m, listed, started, horizon):
-    """Serve the oldest request and, at their fixed pace, those that follow it in its open row.
-
-    Returns the horizon, or when the first transfer's data end here if that is earlier. Exact as
-    long as the next command that `_pick` would choose is the next of the run:
-
-    - it is the oldest request of all, so no limit on overtaking holds it and it wins among equals;
-    - it hits the row at which the last command went, with the same command: every timer but those
-      that the last command started is past, so it is legal RUN_STEP cycles after it;
-    - no hit elsewhere is legal sooner (RUN_WIDE) or there is none, and none has a row that has
-      kept others waiting longer; requests that come on the way and break this end the run;
-    - no row command is legal before it, and none becomes so by the run: it delays those of its own
-      bank only, which asks for none while its oldest request is a hit (checked with RUN_STEP);
-    - no refresh is due, no transfer ended here, and the horizon is not reached.
-
-    Of the timers only those started by the last command count: the earlier ones' are all sooner.
-    The data bus stands still RUN_STEP less the burst between two commands, which is time that the
-    later one was late or held by that spacing; nothing else can be, as the queue was not empty and
-    the row, the rank and the direction were those of the command before.
-    """
-    now, place = x[PICK_TIME], x[PICK_PLACE]
-    bank, row, kind = x[place + Q_BANK], x[place + Q_ROW], x[place + Q_KIND]
-    latency, step = (k[CL] if kind == RD else k[CWL]), k[RUN_STEP + kind - RD]
-    rival, last, due = x[PICK_RIVAL], now, x[RUN_DUE]
-    horizon = min(horizon, _serve(k, x, m, place, now))
-    x[PICK_KNOWN] = 0
-    hit = k[AT_BANK] + bank * B_WIDTH + B_READ + kind - RD
-    while x[HEAD] and x[HEAD] == x[hit]:
-        following = last + step
-        row_time = max(x[RUN_ROW], last + 1) if k[SHARED_BUS] else x[RUN_ROW]
-        arrival = _arrival(k, x)
-        soon = min(arrival, following)
-        if soon >= horizon or soon >= due or soon > row_time:
-            break
-        if arrival <= following:
-            x[NOW] = arrival
-            added = _accept(k, x, m, listed, started, arrival)
-            if added == NOTHING:
-                continue
-            place = x[TAIL]
-            if added == NEW_ROW:
-                command = ACT if x[k[AT_ROW] + x[place + Q_BANK]] < 0 else PRE
-                time = max(_ready_at(k, x, command, x[place + Q_BANK]), arrival)
-                x[RUN_ROW] = min(x[RUN_ROW], time)
-            elif added == NEW_HIT:
-                its = x[k[AT_BANK] + x[place + Q_BANK] * B_WIDTH + B_RIVAL]
-                if x[place + Q_KIND] != kind or not k[RUN_WIDE + kind - RD] or its < rival:
-                    break
-            elif x[place + Q_BANK] == bank:
-                rival = arrival
-            elif arrival < rival:
-                break
-            continue
-        place = x[HEAD]
-        late = min(max(x[place + Q_ARRIVED] + latency - x[DATA_END], 0), step - k[BURST_CYCLES])
-        x[LATE] += late
-        x[SPACING] += step - k[BURST_CYCLES] - late
-        last = following
-        x[NOW] = last
-        horizon = min(horizon, _move_data(k, x, m, place, last, latency))
-        _leave(k, x, place, bank, row, kind)
-    _start_timers(k, x, kind, bank, last)
-    _hold_bus(k, x, kind, last)
-    return horizon
-
-
 @njit(void(_P, _P, int64, int64), cache=True)
 def _find_hits(k, x, bank, row):
     """Note which requests of `bank` hit `row`, which is being opened, and since when not all do."""
@@ -671,6 +642,131 @@ def _forget_hits(k, x, first, last):
         x[at + B_READ] = x[at + B_WRITE] = 0
 
 
+@njit(int64(_P, _P, int64, int64), cache=True)
+def _change_row(k, x, place, now):
+    """Issue the row command that the request at `place` needs; return which it is."""
+    bank, row = x[place + Q_BANK], x[place + Q_ROW]
+    if x[k[AT_ROW] + bank] < 0:
+        x[place + Q_OPENED] = max(x[place + Q_OPENED], 1)
+        _issue(k, x, ACT, bank, row, now)
+        _find_hits(k, x, bank, row)
+        return ACT
+    x[place + Q_OPENED] = 2
+    _issue(k, x, PRE, bank, row, now)
+    _forget_hits(k, x, bank, bank + 1)
+    return PRE
+
+
+@njit(boolean(_P, _P, int64, int64), cache=True)
+def _stays_run(k, x, kind, bank):
+    """Note what is new in another bank than the run's; return whether the run may go on."""
+    at = k[AT_BANK] + bank * B_WIDTH
+    place = x[at + B_READ + kind - RD]
+    if x[at + B_READ + WR - kind]:
+        return False
+    if place:
+        _note_other(x, x[at + B_RIVAL], x[place + Q_AGE])
+    return not place or k[RUN_WIDE + kind - RD] != 0
+
+
+@njit(boolean(_P, _P, int64, int64, int64), cache=True)
+def _open_ahead(k, x, kind, bank, now):
+    """Issue, amid a run in `bank`, the row command of the only request that asks for one.
+
+    Returns whether the run may go on.
+    """
+    place = x[RUN_OPENER]
+    other = x[place + Q_BANK]
+    if x[RUN_ROWS] > 1 or other == bank:
+        return False
+    x[NOW] = now
+    if _change_row(k, x, place, now) == ACT:
+        x[RUN_ROW], x[RUN_ROWS] = NEVER, 0
+        return _stays_run(k, x, kind, other)
+    x[RUN_ROW] = max(_ready_at(k, x, ACT, other), now)
+    return True
+
+
+@njit(boolean(_P, _P, int64, int64, int64), cache=True)
+def _accept_ahead(k, x, kind, bank, added):
+    """Note what a request accepted amid a run in `bank` adds; return whether the run may go on."""
+    if added == NOTHING:
+        return True
+    place = x[TAIL]
+    other = x[place + Q_BANK]
+    if added == NEW_ROW:
+        command = ACT if x[k[AT_ROW] + other] < 0 else PRE
+        time = max(_ready_at(k, x, command, other), x[NOW])
+        x[RUN_ROW], x[RUN_OPENER] = min(x[RUN_ROW], time), place
+        x[RUN_ROWS] += 1
+        return True
+    if other == bank:
+        return x[place + Q_KIND] == kind or added == NEW_RIVAL
+    return _stays_run(k, x, kind, other)
+
+
+@njit(int64(_P, _P, _P, _P, _P, int64), cache=True)
+def _run_row(k, x, m, listed, started, horizon):
+    """Serve the picked hit and, at their fixed pace, those that follow it in its open row.
+
+    Returns the horizon, or when the first transfer's data end here if that is earlier. Exact as
+    long as the next command that `_pick` would choose is the next of the run:
+
+    - it hits the row at which the last command went, with the same command: every timer but those
+      that the last command started is past, so it is legal RUN_STEP cycles after it;
+    - no hit of another bank is legal sooner (RUN_WIDE) or there is none; of those legal with it,
+      none has a row that has kept others waiting longer, and none is older unless it has a row
+      that has done so less long; the oldest request has not been overtaken too often;
+    - requests that come on the way come when they would, and go into these conditions;
+    - a row command goes when it would: its own rules do not know the run's column commands, nor
+      theirs it, as it is not to their bank (checked with RUN_STEP); it waits for a shared bus. If
+      several requests ask for one, or one to the run's bank does, the run ends where one may go;
+    - no refresh is due, no transfer ended here, and the horizon is not reached.
+
+    Of the timers only those started by the last command count: the earlier ones' are all sooner.
+    The data bus stands still RUN_STEP less the burst between two commands, which is time that the
+    later one was late or held by that spacing; nothing else can be, as the queue was not empty and
+    the row, the rank and the direction were those of the command before.
+    """
+    last, place, due = x[PICK_TIME], x[PICK_PLACE], x[RUN_DUE]
+    bank, row, kind = x[place + Q_BANK], x[place + Q_ROW], x[place + Q_KIND]
+    latency, step = (k[CL] if kind == RD else k[CWL]), k[RUN_STEP + kind - RD]
+    hit = k[AT_BANK] + bank * B_WIDTH + B_READ + kind - RD
+    rival = k[AT_BANK] + bank * B_WIDTH + B_RIVAL
+    x[PICK_KNOWN] = 0
+    horizon = min(horizon, _serve(k, x, m, place, last))
+    while x[hit]:
+        place, following = x[hit], last + step
+        arrival = _arrival(k, x)
+        row_time = max(x[RUN_ROW], max(x[ROW_BUS], last + 1) if k[SHARED_BUS] else x[ROW_BUS])
+        soon = min(min(arrival, following), row_time)
+        if soon >= horizon or soon >= due:
+            break
+        if arrival == soon:
+            x[NOW] = arrival
+            added = _accept(k, x, m, listed, started, arrival)
+            if not _accept_ahead(k, x, kind, bank, added):
+                break
+            continue
+        if x[rival] > x[RUN_RIVAL] or (x[rival] == x[RUN_RIVAL] and x[place + Q_AGE] > x[RUN_AGE]):
+            break
+        if place != x[HEAD] and x[PASSED] >= k[OVERTAKES]:
+            break
+        if following > soon:
+            if not _open_ahead(k, x, kind, bank, row_time):
+                break
+            continue
+        x[NOW] = last = following
+        late = min(max(x[place + Q_ARRIVED] + latency - x[DATA_END], 0), step - k[BURST_CYCLES])
+        x[LATE] += late
+        x[SPACING] += step - k[BURST_CYCLES] - late
+        horizon = min(horizon, _move_data(k, x, m, place, last, latency))
+        _leave(k, x, place, bank, row, kind)
+    _start_timers(k, x, kind, bank, last)
+    _hold_bus(k, x, kind, last)
+    return horizon
+
+
 @njit(int64(_P, _P, _P, _P, int64), cache=True)
 def _act(k, x, m, trace, now):
     """Issue the picked command; return when a transfer's data end here by it, or NEVER."""
@@ -687,16 +783,9 @@ def _act(k, x, m, trace, now):
         if group != BY_ROW:
             command, column = x[place + Q_KIND], x[place + Q_COLUMN]
             done = _serve(k, x, m, place, now)
-        elif x[k[AT_ROW] + bank] < 0:
-            command = ACT
-            x[place + Q_OPENED] = max(x[place + Q_OPENED], 1)
-            _issue(k, x, command, bank, row, now)
-            _find_hits(k, x, bank, row)
         else:
-            command, row = PRE, -1
-            x[place + Q_OPENED] = 2
-            _issue(k, x, command, bank, row, now)
-            _forget_hits(k, x, bank, bank + 1)
+            command = _change_row(k, x, place, now)
+            row = row if command == ACT else -1
     if trace[0] >= 0:  # the first row holds how many follow, or -1, and how many may
         trace[0] += 1
         entry = _at(trace, trace[0] * 6)

@@ -7,8 +7,6 @@ from machine.dram import COMMANDS, DramConfig, rules
 
 __all__ = ["constants", "fresh_state", "fresh_transfers", "ranks_of"]
 
-SCOPES = ("bank", "bank_group", "rank", "channel", "other_ranks")  # by their number in the kernel
-
 
 def constants(cfg: DramConfig, *, ports: int, depth: int, shortcuts: bool) -> np.ndarray:
     """Return the numbers of `cfg` the compiled loop is given, its rules in compact form."""
@@ -58,7 +56,8 @@ def constants(cfg: DramConfig, *, ports: int, depth: int, shortcuts: bool) -> np
     }
     assert sorted(named) == list(range(at.FIELDS))
     values = [int(named[place]) for place in range(at.FIELDS)]
-    return np.array([*values, *_local_fields(cfg), *_runs(cfg), *_rules_by_command(cfg)], np.int64)
+    values += [*_local_fields(cfg), *_runs(cfg), *_rules_by_command(cfg, groups)]
+    return np.array(values, np.int64)
 
 
 def _local_fields(cfg: DramConfig) -> list[int]:
@@ -77,20 +76,20 @@ def _local_fields(cfg: DramConfig) -> list[int]:
 def _runs(cfg: DramConfig) -> list[int]:
     """Return, for RD and for WR, the pace of a run in a row, or 0; then if it is the fastest.
 
-    A run needs rules that let other banks' row commands go as if it were not there, and none
-    between two commands to one bank that is not one of its group, rank or channel too: accounting
-    would call that gap a row miss. It is the fastest if the channel alone allows no other pace.
+    A run needs that it and other banks' row commands do not know each other, and no rule between
+    two of its commands that holds for their bank alone: accounting would call that gap a row miss.
+    It is the fastest if the channel alone allows no other pace.
     """
     steps, wide = [], []
     for kind in ("RD", "WR"):
-        after = [(rule, rule.gap_cycles(cfg)) for rule in rules(cfg) if rule.after == kind]
-        known = all(
-            rule.nth == 1
-            and (rule.before not in ("ACT", "PRE") or rule.scope == "bank")
-            and (rule.before != kind or rule.scope != "bank")
-            for rule, _ in after
-        )
-        same = [(rule.scope, gap) for rule, gap in after if rule.before == kind]
+        same, known = [], True
+        for rule in rules(cfg):
+            pair = {rule.after, rule.before}
+            if rule.after == rule.before == kind:
+                same.append((rule.scope, rule.gap_cycles(cfg)))
+                known &= rule.nth == 1 and rule.scope != "bank"
+            elif kind in pair and pair & {"ACT", "PRE"}:
+                known &= rule.scope == "bank"
         step = max([1, *(gap for scope, gap in same if scope != "other_ranks")])
         least = max([1, *(gap for scope, gap in same if scope == "channel")])
         steps.append(step if known else 0)
@@ -98,22 +97,32 @@ def _runs(cfg: DramConfig) -> list[int]:
     return [*steps, *wide]
 
 
-def _rules_by_command(cfg: DramConfig) -> list[int]:
-    """Return where the rules after each command and in each scope begin, and the rules.
+def _rules_by_command(cfg: DramConfig, groups: int) -> list[int]:
+    """Return where the rules that count from each command begin, and the rules.
 
     Those that never delay are left out. A rule on an earlier command than the last (tFAW) is not
     among them: the activate ring holds it.
     """
+    in_group, in_rank = cfg.banks_per_group, cfg.banks_per_group * cfg.bank_groups
+    scopes = {  # (banks of one, the first in the list of timers, numbers to flip)
+        "bank": (1, 0, [0]),
+        "bank_group": (in_group, cfg.banks, [0]),
+        "rank": (in_rank, cfg.banks + groups, [0]),
+        "other_ranks": (in_rank, cfg.banks + groups, range(1, cfg.ranks)),
+        "channel": (in_rank * cfg.ranks, cfg.banks + groups + cfg.ranks, [0]),
+    }
     starts: list[int] = []
     packed: list[int] = []
     first = at.CONSTANTS
     for command in COMMANDS:
-        for scope in SCOPES:
-            starts.append(first + len(packed))
-            for rule in rules(cfg):
-                gap = rule.gap_cycles(cfg)
-                if (rule.after, rule.scope, rule.nth) == (command, scope, 1) and gap > 0:
-                    packed += [COMMANDS.index(rule.before), gap]
+        starts.append(first + len(packed))
+        for rule in rules(cfg):
+            gap = rule.gap_cycles(cfg)
+            if rule.after == command and rule.nth == 1 and gap > 0:
+                banks, node, flips = scopes[rule.scope]
+                timer = at.STATE + node * len(COMMANDS) + COMMANDS.index(rule.before)
+                for flip in flips:
+                    packed += [banks.bit_length() - 1, flip, timer, gap]
     return [*starts, first + len(packed), *packed]
 
 
