@@ -205,7 +205,7 @@ def test_idle_refresh_in_closed_form_is_idle_refresh_step_by_step(gap, opened):
     assert one.advance(FAR) == other.advance(FAR)
     assert one.counters(0) == other.counters(0)
     derived = range(at.PICK_KNOWN, at.ACTIVATES)  # what is kept only to save work
-    kept = [i for i in range(one._k[at.AT_SEEN]) if i not in derived]
+    kept = [i for i in range(one._k[at.AT_BANK]) if i not in derived]
     ranks = range(one._k[at.AT_RANK], one._k[at.AT_LANE])
     assert np.array_equal(one._s[0, [*kept, *ranks]], other._s[0, [*kept, *ranks]])
 
