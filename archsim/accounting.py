@@ -63,21 +63,21 @@ def uncovered(covered: np.ndarray, added: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def classify(
-    parts: np.ndarray, marks: Sequence[tuple[int, str]], total: int
+    parts: np.ndarray, marks: np.ndarray, total: int
 ) -> dict[str, int]:
     """Return the ticks of each class of one unit; they sum to `total`.
 
     `parts` is int64 [n, 9], the boundaries of each execution on the unit as `PARTS` has them.
-    `marks` are the states of its queue, (tick from which it holds, class), ascending from 0.
+    `marks` are the states of its queue, int64 [n, 2]: the tick from which it holds and the number
+    of the class, ascending from 0.
     """
     intervals: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}
     for place, name in enumerate(PARTS):
         intervals[name].append(parts[:, place : place + 2])
-    edges = np.array([tick for tick, _ in marks] + [total], np.int64)
+    edges = np.append(marks[:, 0], total)
     spans = np.stack([edges[:-1], edges[1:]], axis=1)
-    names = np.array([name for _, name in marks])
-    for name in set(names.tolist()):
-        intervals[name].append(spans[names == name])
+    for number in set(marks[:, 1].tolist()):
+        intervals[CLASSES[number]].append(spans[marks[:, 1] == number])
     counts, covered = {}, np.zeros((0, 2), np.int64)
     for name in CLASSES:
         added = np.concatenate([covered[:0], *intervals[name]])
@@ -130,10 +130,10 @@ def by_operation(log: InstructionLog) -> list[OpCycles]:
     """
     if not len(log):
         return []
-    start = np.array(log.start, np.int64)
-    completion = np.array(log.completion, np.int64)
-    keys = np.stack([np.array(log.layer, np.int64), np.array(log.op, np.int64)], axis=1)
-    charged = np.array(_charges(log.start, log.completion), np.int64)
+    start = np.asarray(log.start, np.int64)
+    completion = np.asarray(log.completion, np.int64)
+    keys = np.stack([np.asarray(log.layer, np.int64), np.asarray(log.op, np.int64)], axis=1)
+    charged = np.array(_charges(start.tolist(), completion.tolist()), np.int64)
     groups, which = np.unique(keys, axis=0, return_inverse=True)
     found = []
     for number, (layer, op) in enumerate(groups.tolist()):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from archsim.diff_exec import Difference, first_difference
 from archsim.engine import simulate
 from archsim.job import launch_table, read_program
@@ -63,17 +65,13 @@ def agree(
 
 def golden_log(executed: Iterable[Executed], queues: Sequence[str]) -> InstructionLog:
     """Return what golden executed as an instruction log whose times are unknown."""
-    log = InstructionLog(queues)
-    for entry in executed:
-        log.queue.append(queues.index(entry.queue))
-        log.pc.append(entry.pc)
-        log.indices.append(entry.indices)
-        log.layer.append(entry.layer)
-        log.op.append(entry.op)
-        log.mask.append(entry.mask)
-        for times in (log.issue, log.start, log.completion):
-            times.append(-1)
-    return log
+    entries = list(executed)
+    unknown = np.full(len(entries), -1, np.int64)
+    return InstructionLog(
+        queues, queue=[queues.index(entry.queue) for entry in entries],
+        pc=[entry.pc for entry in entries], indices=[entry.indices for entry in entries],
+        layer=[entry.layer for entry in entries], op=[entry.op for entry in entries],
+        mask=[entry.mask for entry in entries], issue=unknown, start=unknown, completion=unknown)
 
 
 def compare(golden: InstructionLog, timed: InstructionLog, title: str) -> dict[str, Any]:

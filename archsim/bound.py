@@ -8,20 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from archsim.demand import Planner
-from archsim.indirect import Values
+import numpy as np
+
+from archsim.answers import Answers
+from archsim.cells import ENDED
 from archsim.work import Work
 from machine.buffer import BufferConfig
 from machine.chip import Machine
-from machine.control import Cursor
 from machine.opcodes import Opcode
-from machine.program import Launch, Program, QueueKind, Space
+from machine.program import Launch, Program, Space
 from mapping.formats import Formats
 from mapping.workload import VectorStep, Workload
 
 __all__ = ["Bound", "bound", "bound_of", "bound_of_workload", "work_of"]
-
-_UNITS = (QueueKind.ARRAY, QueueKind.VECTOR, QueueKind.DMA, QueueKind.LINK)
 
 
 @dataclass(frozen=True)
@@ -54,26 +53,15 @@ def work_of(
     values: Mapping[str, Sequence[int]] | None = None,
 ) -> list[Work]:
     """Return what every chip does in `program`, by walking its queues without time."""
-    launch = launch or Launch()
-    known = Values(program, launch, values or {})
-    planner = Planner(program, machine)
-    work = [Work() for _ in range(program.chips)]
-    for stream in program.streams:
-        plans = planner.plans(stream)
-        cursor = Cursor(program, stream, launch.values)
-        while (step := cursor.next_step()) is not None:
-            plan = plans[step.pc]
-            if not step.active:
-                continue
-            if plan.opcode is Opcode.READ:
-                cursor.give(known.read(stream.queue, plan.where,
-                                       step.resolve(plan.operands["src"])))
-            if plan.kind not in _UNITS or plan.opcode in (Opcode.READ, Opcode.NOP, Opcode.FENCE):
-                continue
-            for units, demand in planner.demands(plan, step, plan.mask):
-                if demand is not None:
-                    work[stream.queue.chip].add(plan.kind, plan.opcode, demand, len(units))
-    return work
+    # Imported where it is needed: it takes seconds to compile the first time.
+    from archsim.counting import count_work
+
+    answers = Answers(program, machine, launch or Launch(), values or {})
+    for stream in answers.lowered.stream_places:
+        with np.errstate(over="ignore"):  # registers wrap around; only numpy's integers say so
+            while (why := count_work(answers.memory, stream)) != ENDED:
+                answers.answer(why)
+    return answers.work()
 
 
 def bound_of(work: Sequence[Work], machine: Machine) -> Bound:

@@ -6,15 +6,15 @@ in turn as well: the ports that have clients form a ring, and each cycle goes on
 one stopped. Word addresses are not compared: neighbouring words lie in neighbouring banks, so
 streams that meet in a bank once are one bank apart ever after.
 
-`Arbiter` gives the exact cycle of every grant without stepping through cycles: while the set of
-active clients stays the same, the grants repeat with a fixed period.
+An arbiter, a `group` of ports, gives the exact cycle of every grant without stepping through
+cycles: while the set of active clients stays the same, the grants repeat with a fixed period. Its
+time is in cycles. The jobs of a client follow each other; each is a number of words, for `who`.
 """
 
-from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
+from archsim import cells as c
+from archsim.compiled import Flat, compiled
 
-__all__ = ["Arbiter", "Grant", "words"]
+__all__ = ["advance", "next_finish", "request", "words"]
 
 
 def words(runs: int, run_bytes: int, word_bytes: int) -> int:
@@ -22,168 +22,182 @@ def words(runs: int, run_bytes: int, word_bytes: int) -> int:
     return runs * -(-run_bytes // word_bytes)
 
 
-class Grant(NamedTuple):
-    """The end of one job: when its last word was granted, and what it lost before."""
-
-    job: int
-    finish: int  # the cycle after its last grant
-    port_lost: int  # cycles in which its port served another client
-    bank_lost: int  # cycles in which its port was served by no bank
+@compiled
+def port_of(e: Flat, group: int, step: int) -> int:
+    """Return the number of the port `step` behind the one served last."""
+    port = e[group + c.G_TURN] + step
+    return port - e[group + c.G_PORTS] if port >= e[group + c.G_PORTS] else port
 
 
-class _Client:
-    """One client: the jobs it has queued, first in first out."""
-
-    __slots__ = ("bank_lost", "bank_mark", "jobs", "left", "port_lost", "port_mark")
-
-    def __init__(self) -> None:
-        self.jobs: deque[list[int]] = deque()  # [job, words left]
-        self.left = 0  # words of all jobs
-        self.port_lost = self.bank_lost = 0
-        self.port_mark = self.bank_mark = 0  # the counters when the first job came to the front
+@compiled
+def client_of(e: Flat, port: int, turn: int, step: int) -> int:
+    """Return the number of the client of `port` that is `step` behind `turn`."""
+    client = turn + step
+    return client - e[port + c.O_CLIENTS] if client >= e[port + c.O_CLIENTS] else client
 
 
-class Arbiter:
-    """Round-robin over the clients of each port, and over the ports if `banks` are fewer.
+@compiled
+def active_clients(e: Flat, port: int) -> int:
+    """Return how many clients of `port` have words to move."""
+    count = 0
+    first = e[port + c.O_CLIENT]
+    for client in range(first, first + e[port + c.O_CLIENTS] * c.CLIENT, c.CLIENT):
+        if e[client + c.C_LEFT] > 0:
+            count += 1
+    return count
 
-    `clients` is the number of clients of each port. Time is in cycles of the buffer's clock.
+
+@compiled
+def active_ports(e: Flat, group: int) -> int:
+    """Return how many ports of `group` have clients with words to move."""
+    count = 0
+    for number in range(e[group + c.G_PORTS]):
+        if active_clients(e, e[group + c.G_PORT] + number * c.PORT) > 0:
+            count += 1
+    return count
+
+
+@compiled
+def next_finish(e: Flat, group: int) -> int:
+    """Return the cycle at which the next job ends if nothing else is asked; NEVER if idle."""
+    if e[group + c.G_FINISH] != c.NONE:
+        return e[group + c.G_FINISH]
+    if e[group + c.G_LIVE] == 0:
+        return c.NEVER
+    soonest, place, active = c.NEVER, 0, active_ports(e, group)
+    for step in range(1, e[group + c.G_PORTS] + 1):
+        port = e[group + c.G_PORT] + port_of(e, group, step) * c.PORT
+        size = active_clients(e, port)
+        if size == 0:
+            continue
+        index = 0
+        for behind in range(1, e[port + c.O_CLIENTS] + 1):
+            number = client_of(e, port, e[port + c.O_TURN], behind)
+            client = e[port + c.O_CLIENT] + number * c.CLIENT
+            if e[client + c.C_LEFT] > 0:
+                nth = index + (e[e[client + c.C_OLDEST] + c.J_LEFT] - 1) * size
+                if active > e[group + c.G_BANKS]:
+                    nth = (place + nth * active) // e[group + c.G_BANKS]
+                soonest = min(soonest, nth)
+                index += 1
+        place += 1
+    e[group + c.G_FINISH] = e[group + c.G_NOW] + soonest + 1
+    return e[group + c.G_FINISH]
+
+
+@compiled
+def take_words(e: Flat, group: int, port: int, client: int, mine: int, ended: int) -> int:
+    """Give a client `mine` words, with the last of which its first job may end.
+
+    Returns how many jobs have ended: `ended`, and one more if it did.
     """
-
-    def __init__(self, clients: Sequence[int], banks: int):
-        self.now = 0
-        self.granted = [0] * len(clients)  # words, by port
-        self._ports = [[_Client() for _ in range(count)] for count in clients]
-        self._turn = [count - 1 for count in clients]  # the client served last
-        self._banks = banks
-        self._port_turn = len(clients) - 1  # the port served last
-        self._finish: int | None = None  # of the next job to end; None if not known
-        self._live: dict[tuple[int, int], _Client] = {}  # clients with words to move
-
-    def request(self, port: int, client: int, words: int, job: int, now: int) -> None:
-        """Let `client` of `port` ask for `words` words from cycle `now` on, in front of nobody.
-
-        Every job that ends at or before `now` must have been taken with `advance`.
-        """
-        assert words >= 1 and now >= self.now
-        if now > self.now:
-            ended = self.advance(now)
-            assert not ended, "a job that ended was not taken"
-        asked = self._ports[port][client]
-        if not asked.jobs:
-            asked.port_mark, asked.bank_mark = asked.port_lost, asked.bank_lost
-            self._live[port, client] = asked
-        asked.jobs.append([job, words])
-        asked.left += words
-        self._finish = None
-
-    def next_finish(self) -> int | None:
-        """Return the cycle at which the next job ends if nothing else is asked; None if idle."""
-        if self._finish is None:
-            if not self._live:
-                return None
-            if len(self._live) == 1:
-                (alone,) = self._live.values()
-                self._finish = self.now + alone.jobs[0][1]
-                return self._finish
-            rings = self._active()
-            soonest = min(
-                self._cycle_of(place, index + (client.jobs[0][1] - 1) * len(ring), len(rings))
-                for place, (_, ring) in enumerate(rings)
-                for index, (_, client) in enumerate(ring)
-            )
-            self._finish = self.now + soonest + 1
-        return self._finish
-
-    def advance(self, until: int) -> list[Grant]:
-        """Move to the next cycle at which jobs end, at most `until`; return those jobs."""
-        finish = self.next_finish()
-        if finish is None or finish > until:
-            if until > self.now:
-                self._serve(until - self.now)
-            return []
-        ended = self._serve(finish - self.now)
-        self._finish = None
+    e[client + c.C_LEFT] -= mine
+    if e[client + c.C_LEFT] == 0:
+        e[group + c.G_LIVE] -= 1
+    job = e[client + c.C_OLDEST]
+    e[job + c.J_LEFT] -= mine
+    if e[job + c.J_LEFT] > 0:
         return ended
+    grant = e[c.AT_ENDED] + ended * c.GRANT
+    e[grant + c.GR_JOB], e[grant + c.GR_PORT] = e[job + c.J_WHO], e[port + c.O_NAME]
+    e[grant + c.GR_PORT_LOST] = e[client + c.C_PORT_LOST] - e[client + c.C_PORT_MARK]
+    e[grant + c.GR_BANK_LOST] = e[client + c.C_BANK_LOST] - e[client + c.C_BANK_MARK]
+    e[client + c.C_PORT_MARK] = e[client + c.C_PORT_LOST]
+    e[client + c.C_BANK_MARK] = e[client + c.C_BANK_LOST]
+    e[client + c.C_OLDEST] = e[job + c.J_NEXT]
+    e[job + c.J_NEXT] = e[c.FREE_JOB]
+    e[c.FREE_JOB] = job
+    return ended + 1
 
-    def _active(self) -> list[tuple[int, list[tuple[int, _Client]]]]:
-        """Return (port, ring of its active clients) in the order in which they come next."""
-        rings = []
-        count = len(self._ports)
-        for step in range(1, count + 1):
-            port = (self._port_turn + step) % count
-            clients, turn = self._ports[port], self._turn[port]
-            ring = [
-                (index, clients[index])
-                for index in ((turn + k) % len(clients) for k in range(1, len(clients) + 1))
-                if clients[index].left
-            ]
-            if ring:
-                rings.append((port, ring))
-        return rings
 
-    def _cycle_of(self, place: int, nth: int, active: int) -> int:
-        """Return the cycle from now of the `nth` grant of the port at `place` of `active`."""
-        if active <= self._banks:
-            return nth
-        return (place + nth * active) // self._banks
+@compiled
+def serve_port(
+    e: Flat, group: int, number: int, got: int, cycles: int, ended: int
+) -> int:
+    """Deal the `got` words that a port grants within `cycles` out to its clients.
 
-    def _grants_in(self, place: int, cycles: int, active: int) -> int:
-        """Return how many grants the port at `place` of `active` gets within `cycles`."""
-        if active <= self._banks:
-            return cycles
-        return max(0, -(-(cycles * self._banks - place) // active))
+    Returns how many jobs have ended, `ended` of them before.
+    """
+    port = e[group + c.G_PORT] + number * c.PORT
+    size, turn, index = active_clients(e, port), e[port + c.O_TURN], 0
+    e[port + c.O_GRANTED] += got
+    for behind in range(1, e[port + c.O_CLIENTS] + 1):
+        own = client_of(e, port, turn, behind)
+        client = e[port + c.O_CLIENT] + own * c.CLIENT
+        if e[client + c.C_LEFT] == 0:
+            continue
+        mine = max(0, -(-(got - index) // size))
+        e[client + c.C_PORT_LOST] += got - mine
+        e[client + c.C_BANK_LOST] += cycles - got
+        if mine > 0:
+            if (got - 1) % size == index:
+                e[port + c.O_TURN] = own
+            ended = take_words(e, group, port, client, mine, ended)
+        index += 1
+    return ended
 
-    def _serve(self, cycles: int) -> list[Grant]:
-        """Grant `cycles` cycles in which the set of active clients does not change."""
-        if len(self._live) <= 1:
-            return self._serve_alone(cycles)
-        rings = self._active()
-        active = len(rings)
-        self.now += cycles
-        ended: list[Grant] = []
-        last = self._port_turn
-        for place, (port, ring) in enumerate(rings):
-            got = self._grants_in(place, cycles, active)
-            if active <= self._banks:
-                last = port
-            elif got and (cycles * self._banks - 1) % active == place:
-                last = port
-            self.granted[port] += got
-            size = len(ring)
-            for index, (number, client) in enumerate(ring):
-                mine = max(0, -(-(got - index) // size))
-                client.port_lost += got - mine
-                client.bank_lost += cycles - got
-                if mine and (got - 1) % size == index:
-                    self._turn[port] = number
-                if mine:
-                    self._take((port, number), mine, ended)
-        self._port_turn = last
-        return ended
 
-    def _serve_alone(self, cycles: int) -> list[Grant]:
-        """As `_serve`, with one active client or none."""
-        self.now += cycles
-        ended: list[Grant] = []
-        if cycles:
-            for port, number in list(self._live):
-                self._port_turn, self._turn[port] = port, number
-                self.granted[port] += cycles
-                self._take((port, number), cycles, ended)
-        return ended
+@compiled
+def serve(e: Flat, group: int, cycles: int) -> int:
+    """Grant `cycles` cycles in which the set of active clients does not change.
 
-    def _take(self, place: tuple[int, int], mine: int, ended: list[Grant]) -> None:
-        """Give the client at `place` `mine` words; its first job may end with the last of them."""
-        client = self._live[place]
-        client.left -= mine
-        if not client.left:
-            del self._live[place]
-        front = client.jobs[0]
-        front[1] -= mine
-        assert front[1] >= 0, "a job ended inside the interval"
-        if front[1] == 0:
-            client.jobs.popleft()
-            port_lost = client.port_lost - client.port_mark
-            bank_lost = client.bank_lost - client.bank_mark
-            ended.append(Grant(front[0], self.now, port_lost, bank_lost))
-            client.port_mark, client.bank_mark = client.port_lost, client.bank_lost
+    Returns how many jobs have ended; they are listed from AT_ENDED on.
+    """
+    e[group + c.G_NOW] += cycles
+    if cycles == 0 or e[group + c.G_LIVE] == 0:
+        return 0
+    ended, place, active, last = 0, 0, active_ports(e, group), c.NONE
+    banks = e[group + c.G_BANKS]
+    for step in range(1, e[group + c.G_PORTS] + 1):
+        number = port_of(e, group, step)
+        if active_clients(e, e[group + c.G_PORT] + number * c.PORT) == 0:
+            continue
+        got = cycles
+        if active > banks:
+            got = max(0, -(-(cycles * banks - place) // active))
+        if active <= banks or (got > 0 and (cycles * banks - 1) % active == place):
+            last = number
+        ended = serve_port(e, group, number, got, cycles, ended)
+        place += 1
+    if last != c.NONE:
+        e[group + c.G_TURN] = last
+    return ended
+
+
+@compiled
+def advance(e: Flat, group: int, until: int) -> int:
+    """Move to the next cycle at which jobs end, at most `until`; return how many, see `serve`."""
+    finish = next_finish(e, group)
+    if finish > until:
+        if until > e[group + c.G_NOW]:
+            serve(e, group, until - e[group + c.G_NOW])
+        return 0
+    ended = serve(e, group, finish - e[group + c.G_NOW])
+    e[group + c.G_FINISH] = c.NONE
+    return ended
+
+
+@compiled
+def request(
+    e: Flat, group: int, index: int, client: int, asked: int, who: int, now: int
+) -> None:
+    """Let a client of port `index` ask for `asked` words from cycle `now` on.
+
+    Every job that ends at or before `now` must have been taken with `advance`.
+    """
+    if now > e[group + c.G_NOW]:
+        advance(e, group, now)
+    place = e[e[group + c.G_PORT] + index * c.PORT + c.O_CLIENT] + client * c.CLIENT
+    job = e[c.FREE_JOB]
+    e[c.FREE_JOB] = e[job + c.J_NEXT]
+    e[job + c.J_LEFT], e[job + c.J_WHO], e[job + c.J_NEXT] = asked, who, c.NONE
+    if e[place + c.C_LEFT] == 0:
+        e[place + c.C_PORT_MARK] = e[place + c.C_PORT_LOST]
+        e[place + c.C_BANK_MARK] = e[place + c.C_BANK_LOST]
+        e[place + c.C_OLDEST] = job
+        e[group + c.G_LIVE] += 1
+    else:
+        e[e[place + c.C_NEWEST] + c.J_NEXT] = job
+    e[place + c.C_NEWEST] = job
+    e[place + c.C_LEFT] += asked
+    e[group + c.G_FINISH] = c.NONE

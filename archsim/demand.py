@@ -90,36 +90,15 @@ class Plan:
             role: program.operands[index] for role, index in instruction.operands.items()
         }
         edges = [e for o in self.operands.values() for e in o.edges if e is not None]
-        self.sized = bool(edges)
         self.by_rank = any(level == UNIT_LEVEL for edge in edges for level, _ in edge.steps)
-        self._limits = tuple(dict.fromkeys(
+        # Size of the tile, bound, its register, steps: the rules that its sizes follow from.
+        self.limits = tuple(dict.fromkeys(
             (tile, edge.bound, edge.bound_register, edge.steps)
             for operand in self.operands.values() if operand.edges
             for tile, edge in zip(operand.shape, operand.edges, strict=True) if edge is not None
         ))
-        self.demands: dict[tuple[int, ...], Demand | None] = {}
-        self._ranked: dict[int, tuple[tuple[int, int], ...]] = {}
+        self.in_dram = next((o for o in self.operands.values() if o.space is Space.DRAM), None)
         self._check(machine)
-
-    def ranked(self, mask: int) -> tuple[tuple[int, int], ...]:
-        """Return the (rank, unit) pairs of the instruction's units that are in `mask`."""
-        if mask not in self._ranked:
-            self._ranked[mask] = tuple(pair for pair in self.units if mask >> pair[1] & 1)
-        return self._ranked[mask]
-
-    def sizes(self, step: Step, rank: int) -> tuple[int, ...]:
-        """Return the sizes that the edge rules of all operands give; others never change."""
-        found = []
-        indices, registers = step.indices, step.registers
-        for tile, bound, register, steps in self._limits:
-            left = bound if register is None else registers[register]
-            for level, stride in steps:
-                if level == UNIT_LEVEL:
-                    left -= rank * stride
-                elif level < len(indices):
-                    left -= indices[level] * stride
-            found.append(tile if left >= tile else max(left, 0))
-        return tuple(found)
 
     def _check(self, machine: Machine) -> None:
         """Raise `UserError` where this machine cannot run the instruction."""
@@ -167,38 +146,13 @@ class Planner:
 
     def demand(self, plan: Plan, step: Step, rank: int, unit: int) -> Demand | None:
         """Return what `step` asks of `unit`, `rank`-th of its mask; None if a tile is empty."""
-        number = self._number(plan.kind, unit)
-        key = (number, *plan.sizes(step, rank)) if plan.sized else (number,)
-        if key not in plan.demands:
-            tiles = {role: step.resolve(o, rank) for role, o in plan.operands.items()}
-            empty = any(0 in tile.shape for tile in tiles.values())
-            plan.demands[key] = None if empty else self._make(plan, tiles, self._blocks[number])
-        return plan.demands[key]
+        tiles = {role: step.resolve(o, rank) for role, o in plan.operands.items()}
+        if any(0 in tile.shape for tile in tiles.values()):
+            return None
+        return self._make(plan, tiles, self._blocks[self.block_number(plan.kind, unit)])
 
-    def demands(
-        self, plan: Plan, step: Step, mask: int
-    ) -> list[tuple[tuple[int, ...], Demand | None]]:
-        """Return what `step` asks of its units in `mask`, equal units together.
-
-        A tile's size falls or rises with the rank, so equal units of one block stay equal if the
-        first and the last are.
-        """
-        ranked = plan.ranked(mask)
-        first, last = ranked[0], ranked[-1]
-        asked = self.demand(plan, step, *first)
-        if len(ranked) == 1 or (
-            self._number(plan.kind, first[1]) == self._number(plan.kind, last[1])
-            and (not plan.by_rank or asked is self.demand(plan, step, *last))
-        ):
-            return [(tuple(unit for _, unit in ranked), asked)]
-        groups: dict[int, tuple[list[int], Demand | None]] = {}
-        for rank, unit in ranked:
-            one = self.demand(plan, step, rank, unit)
-            groups.setdefault(id(one), ([], one))[0].append(unit)
-        return [(tuple(members), one) for members, one in groups.values()]
-
-    def _number(self, kind: QueueKind, unit: int) -> int:
-        """Return the number of the block that describes a unit, into `_blocks`."""
+    def block_number(self, kind: QueueKind, unit: int) -> int:
+        """Return a number of the block that describes a unit, the same for all that it does."""
         number = self._numbers.get((kind, unit))
         if number is None:
             block = self._block(kind, unit)

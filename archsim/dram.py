@@ -150,6 +150,20 @@ class Memory:
         self._listed = np.concatenate([self._listed[:place], listed])
         self._launch(tag, port, (0, row_bytes, 0, len(listed), at.RD, place), now, False)
 
+    @staticmethod
+    def stacked(memories: "Sequence[Memory]") -> tuple[np.ndarray, ...]:
+        """Return the arrays of equal memories for one compiled caller that drives them itself.
+
+        `k` and the trace are those of the first; state, transfers, started and credit are stacked
+        and from now on each memory's own. The caller sets `now` when it is done.
+        """
+        first = memories[0]
+        stacks = [np.stack([getattr(one, name) for one in memories])
+                  for name in ("_s", "_moves", "_started", "_credit")]
+        for number, one in enumerate(memories):
+            one._s, one._moves, one._started, one._credit = (stack[number] for stack in stacks)
+        return first._k, first._trace, *stacks
+
     def advance(self, until: int) -> list[Completion]:
         """Move to the first end of a transfer, or to `until` if that is earlier.
 

@@ -10,7 +10,7 @@ from archsim.demand import Plan, operand_bits
 from archsim.pieces import Piece, gathered, pieces
 from machine.control import Step, Tile
 from machine.errors import UserError
-from machine.program import Launch, Operand, Program, Queue, Space, SymbolKind
+from machine.program import Launch, Program, Queue, SymbolKind
 
 __all__ = ["Values"]
 
@@ -25,7 +25,6 @@ class Values:
                 self._tensors.append((symbol, launch.tensors[symbol.name]))
         self._traces = {queue: deque(trace) for queue, trace in values.items()}
         self._program = program
-        self._pieces: dict[tuple[int, tuple[int, ...]], tuple[Piece, ...]] = {}
 
     def read(self, queue: Queue, where: str, tile: Tile) -> int:
         """Return the integer that a READ of `tile` finds."""
@@ -37,35 +36,25 @@ class Values:
             raise UserError(f"{where}: the value read must be in the launch table or in values")
         return known[0]
 
-    def transfer(self, plan: Plan, step: Step, rank: int) -> tuple[tuple[Piece, ...], int]:
-        """Return the pieces of the DRAM tile of a transfer, and its first element's address.
+    def transfer(self, plan: Plan, step: Step, rank: int) -> tuple[Piece, ...]:
+        """Return the pieces of the DRAM tile of a transfer, from its first element on.
 
         Empty where neither side is in DRAM.
         """
-        for operand in plan.operands.values():
-            if operand.space is Space.DRAM:
-                tile = step.resolve(operand, rank)
-                base = tile.address_bytes + tile.offset_elements * operand_bits(operand) // 8
-                return self._found(plan, step, operand, tile, rank), base
-        return (), 0
-
-    def _found(
-        self, plan: Plan, step: Step, operand: Operand, tile: Tile, rank: int
-    ) -> tuple[Piece, ...]:
-        bits = operand_bits(operand)
-        gather = operand.gather
+        operand = plan.in_dram
+        if operand is None:
+            return ()
+        bits, gather = operand_bits(operand), operand.gather
+        shape = step.resolve(operand, rank).shape
         if gather is None:
-            key = (id(operand), tile.shape)
-            if key not in self._pieces:
-                self._pieces[key] = pieces(tile.shape, operand.strides, bits)
-            return self._pieces[key]
-        needed = -(-tile.shape[gather.axis] // gather.granule)
+            return pieces(shape, operand.strides, bits)
+        needed = -(-shape[gather.axis] // gather.granule)
         source = step.resolve(self._program.operands[gather.index], rank)
         index = self._launched(source, needed, plan.chip)
         if index is None:
             raise UserError(
                 f"{plan.where}: the index list of {operand.name} must be in the launch table")
-        return gathered(tile.shape, operand.strides, bits, axis=gather.axis,
+        return gathered(shape, operand.strides, bits, axis=gather.axis,
                         granule=gather.granule, index=index)
 
     def _launched(self, tile: Tile, length: int, chip: int) -> Sequence[int] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archsim.bound import Bound, bound
+from archsim.bound import Bound, bound, bound_of
 from archsim.engine import simulate
 from machine.assembly import parse
 from machine.encoding import encode
@@ -207,10 +207,9 @@ def launch_table(program: Program, given: Mapping[str, int | Sequence[int]]) -> 
 
 def run_job(job: Job, *, only_bound: bool = False, tell: Tell = lambda text: None) -> Outcome:
     """Simulate `job` (or only its bound); `tell` is called with each step's name as it begins."""
-    tell("counting work")
-    limit = bound(job.program, job.machine, job.launch, job.values)
     if only_bound:
-        return Outcome(job=job, bound=limit)
+        tell("counting work")
+        return Outcome(job=job, bound=bound(job.program, job.machine, job.launch, job.values))
     tell("simulating")
-    return Outcome(job=job, bound=limit,
-                   result=simulate(job.program, job.machine, job.launch, job.values))
+    result = simulate(job.program, job.machine, job.launch, job.values)
+    return Outcome(job=job, bound=bound_of(result.work, job.machine), result=result)

@@ -9,117 +9,105 @@ unit, waits for the completion of the one in front and overlaps with nothing.
 A unit that shares no port with another one depends on nothing but its instructions. Such units of
 one queue start as one lane, and part only when an instruction drives some of them or gives them
 tiles of different sizes: an exact shortcut.
+
+Of a lane: BEATS_END is the cycle after the last beat in front; NEXT_COMMAND, when the next command
+can be accepted; WEIGHTS_OPEN, when the next weights may begin to load; WEIGHTS_COMMAND, when a
+PRELOAD of them can be accepted; WEIGHTS_AT, when preloaded weights are complete; SUM_BEATS, rows
+of sums still to leave in front; DONE, the completion of the work in front; PENDING, that the end
+of the work in front is not known yet; IN_FLIGHT, transfers under way.
 """
 
-from collections import deque
-from typing import Any
-
-from archsim.demand import Demand
+from archsim import cells as c
+from archsim.compiled import Flat, compiled
 from machine.opcodes import Opcode
-from machine.program import QueueKind, Space
 
-__all__ = ["Lane", "Route"]
+__all__ = ["accepts", "finish", "first_beat", "own_ports", "split", "units_in"]
 
-
-class Route:
-    """The way from a unit to a buffer: its port, and who arbitrates it."""
-
-    __slots__ = ("client", "group", "period", "port", "port_index")
-
-    def __init__(self, port: str, period: int, group: Any, port_index: int, client: int):
-        self.port = port  # the port's name and number, for the books
-        self.period = period  # ticks of a word
-        self.group = group  # the arbiter; None where the unit has the port for itself
-        self.port_index, self.client = port_index, client  # in the arbiter
+MATMUL, PRELOAD = int(Opcode.MATMUL), int(Opcode.PRELOAD)
 
 
-class Lane:
-    """One or more units of one queue with the same past; times are ticks.
+@compiled
+def units_in(mask: int) -> int:
+    """Return how many units a mask has."""
+    count = 0
+    while mask:
+        mask &= mask - 1
+        count += 1
+    return count
 
-    `free` says until when each port that is the units' own is taken.
-    """
 
-    shareable = True  # units may start as one lane
+@compiled
+def split(e: Flat, stream: int, lane: int, mask: int) -> int:
+    """Part a lane of `stream`: return a new one for the units of `mask`, keep the others."""
+    other = e[c.FREE_LANE]
+    e[c.FREE_LANE] = e[other + c.L_NEXT]
+    for cell in range(c.LANE):
+        e[other + cell] = e[lane + cell]
+    e[other + c.L_PENDING] = e[other + c.L_IN_FLIGHT] = 0
+    e[other + c.L_MASK], e[other + c.L_COUNT] = mask, units_in(mask)
+    e[lane + c.L_MASK] &= ~mask
+    e[lane + c.L_COUNT] -= e[other + c.L_COUNT]
+    e[e[stream + c.S_LANES] + e[stream + c.S_LANE_COUNT]] = other
+    e[stream + c.S_LANE_COUNT] += 1
+    return other
 
-    def __init__(self, kind: QueueKind, unit_list: tuple[int, ...],
-                 routes: dict[tuple[Space, bool], Route]):
-        self.kind = kind
-        self.units = unit_list
-        self.mask = sum(1 << unit for unit in unit_list)
-        self.routes = routes
-        self.private = all(route.group is None for route in routes.values())
-        self.free = {route.port: 0 for route in routes.values()}
-        self.words = {route.port: 0 for route in routes.values()}  # granted to one unit
-        self.beats_end = 0  # the cycle after the last beat in front
-        self.next_command = 0  # when the next command can be accepted
-        self.weights_open = 0  # when the next weights may begin to load
-        self.weights_command = 0  # when a PRELOAD of them can be accepted
-        self.weights_at = 0  # when preloaded weights are complete
-        self.sum_beats = 0  # rows of sums still to leave in front
-        self.done = 0  # completion of the work in front
-        self.last_start = -1
-        self.pending = False  # the end of the work in front is not known yet
-        self.in_flight: deque[Any] = deque()  # transfers, oldest first
 
-    def split(self, part: tuple[int, ...]) -> "Lane":
-        """Part the lane: return a new one for the units of `part`, keep the others."""
-        other = Lane(self.kind, part, self.routes)
-        other.free, other.words = dict(self.free), dict(self.words)
-        for name in ("beats_end", "next_command", "weights_open", "weights_command", "weights_at",
-                     "sum_beats", "done", "last_start"):
-            setattr(other, name, getattr(self, name))
-        self.units = tuple(unit for unit in self.units if unit not in part)
-        self.mask = sum(1 << unit for unit in self.units)
-        return other
+@compiled
+def accepts(e: Flat, lane: int, opcode: int) -> int:
+    """Return the earliest start of the next instruction, once nothing is pending."""
+    if opcode == MATMUL:
+        return e[lane + c.L_NEXT_COMMAND]
+    if opcode == PRELOAD:
+        return e[lane + c.L_WEIGHTS_COMMAND]
+    return e[lane + c.L_DONE]
 
-    def accepts(self, opcode: Opcode) -> int:
-        """Return the earliest start of the next instruction, once nothing is pending."""
-        if opcode is Opcode.MATMUL:
-            return self.next_command
-        if opcode is Opcode.PRELOAD:
-            return self.weights_command
-        return self.done
 
-    def own_ports(self, demand: Demand, start: int) -> int:
-        """Move the words of `demand` through ports of the units' own; return their end."""
-        end = start
-        for space, write, count in demand.ports:
-            route = self.routes[space, write]
-            if route.group is None:
-                self.words[route.port] += count
-                moved = max(self.free[route.port], start) + count * route.period
-                self.free[route.port] = moved
-                end = max(end, moved)
+@compiled
+def own_ports(e: Flat, lane: int, demand: int, start: int) -> int:
+    """Move the words of `demand` through ports of the units' own; return their end."""
+    end = start
+    for use in range(demand + c.D_USE, demand + c.D_USE + 2 * e[demand + c.D_USES], 2):
+        route = e[lane + c.L_ROUTES] + e[use] * c.ROUTE
+        slot = e[route + c.R_SLOT]
+        if e[route + c.R_GROUP] == c.NONE:
+            e[lane + c.L_WORDS + slot] += e[use + 1]
+            moved = max(e[lane + c.L_FREE + slot], start) + e[use + 1] * e[route + c.R_PERIOD]
+            e[lane + c.L_FREE + slot] = moved
+            end = max(end, moved)
+    return end
+
+
+@compiled
+def first_beat(e: Flat, lane: int, opcode: int, demand: int, start: int) -> int:
+    """Return when the first beat of an instruction started at `start` enters."""
+    filled = start + e[demand + c.D_FILL]
+    loaded = e[lane + c.L_WEIGHTS_OPEN] + e[demand + c.D_LOADS]
+    if opcode == PRELOAD:
+        return max(filled, loaded)
+    if opcode != MATMUL:
+        return filled
+    beats_end = e[lane + c.L_BEATS_END]
+    sums_end = beats_end + e[lane + c.L_SUM_BEATS] - e[demand + c.D_HEAD]
+    return max(max(filled, e[lane + c.L_WEIGHTS_AT]), max(loaded, max(beats_end, sums_end)))
+
+
+@compiled
+def finish(e: Flat, lane: int, opcode: int, demand: int, first: int, end: int) -> int:
+    """Note that the last beat of the work in front is in at `end`; return its completion."""
+    e[lane + c.L_PENDING] = 0
+    if opcode == PRELOAD:
+        e[lane + c.L_WEIGHTS_AT] = e[lane + c.L_WEIGHTS_OPEN] = e[lane + c.L_WEIGHTS_COMMAND] = end
         return end
-
-    def first_beat(self, opcode: Opcode, demand: Demand, start: int) -> int:
-        """Return when the first beat of an instruction started at `start` enters."""
-        if opcode is Opcode.PRELOAD:
-            return max(start + demand.fill, self.weights_open + demand.loads)
-        if opcode is not Opcode.MATMUL:
-            return start + demand.fill
-        return max(
-            start + demand.fill,
-            self.weights_at,
-            self.weights_open + demand.loads,
-            self.beats_end,
-            self.beats_end + self.sum_beats - demand.head_beats,
-        )
-
-    def finish(self, opcode: Opcode, demand: Demand, first: int, end: int) -> int:
-        """Note that the last beat of the work in front is in at `end`; return its completion."""
-        self.pending = False
-        if opcode is Opcode.PRELOAD:
-            self.weights_at = self.weights_open = self.weights_command = end
-            return end
-        self.done = completion = end + demand.drain
-        if opcode is Opcode.MATMUL:
-            self.beats_end = end
-            self.next_command = max(end - demand.tail, first - demand.period)
-            self.weights_open = max(end - demand.weights_held, first)
-            self.weights_at = 0
-            self.sum_beats = demand.sum_beats
-        else:
-            self.beats_end = self.next_command = self.weights_open = completion
-        self.weights_command = max(0, self.weights_open - demand.period)
-        return completion
+    completion = end + e[demand + c.D_DRAIN]
+    e[lane + c.L_DONE] = completion
+    if opcode == MATMUL:
+        e[lane + c.L_BEATS_END] = end
+        e[lane + c.L_NEXT_COMMAND] = max(end - e[demand + c.D_TAIL], first - e[demand + c.D_PERIOD])
+        e[lane + c.L_WEIGHTS_OPEN] = max(end - e[demand + c.D_HELD], first)
+        e[lane + c.L_WEIGHTS_AT] = 0
+        e[lane + c.L_SUM_BEATS] = e[demand + c.D_SUMS]
+    else:
+        e[lane + c.L_BEATS_END] = e[lane + c.L_NEXT_COMMAND] = completion
+        e[lane + c.L_WEIGHTS_OPEN] = completion
+    e[lane + c.L_WEIGHTS_COMMAND] = max(0, e[lane + c.L_WEIGHTS_OPEN] - e[demand + c.D_PERIOD])
+    return completion

@@ -8,109 +8,72 @@ written. A message that comes before its RECV waits in the link; that store is n
 two directions of a link do not hinder each other; a queue starts a SEND while a RECV of it waits.
 """
 
-from collections import deque
-from collections.abc import Callable
+from archsim import cells as c
+from archsim.compiled import Flat, compiled
+from archsim.ends import arrive, came
+from archsim.events import at
+from archsim.ports import ask
 
-from archsim.flight import At, Part
-from archsim.stream import Stream
-from machine.chip import Machine
-
-__all__ = ["Links"]
-
-Key = tuple[int, int, int]  # sender, receiver, tag
+__all__ = ["receive", "send"]
 
 
-class _Message:
-    """A message: when its first byte arrives, and its last once that is known."""
+@compiled
+def match(e: Flat, part: int, message: int, now: int) -> None:
+    """Let a RECV take a message."""
+    place = c.row(e, c.MESSAGE, message)
+    e[place + c.M_PART] = part
+    first = max(now, e[place + c.M_FIRST])
+    e[part + c.A_FILLED] = e[part + c.A_FIRST] = first
+    cycles = e[c.row(e, c.DEMAND, e[part + c.A_DEMAND]) + c.D_CYCLES]
+    e[part + c.A_WORK_END] = first + cycles * e[c.LINK_PERIOD]
+    at(e, first, c.WRITE, part)
+    if e[place + c.M_LAST] != c.NONE:
+        arrive(e, part, message)
 
-    __slots__ = ("first", "last", "part")
 
-    def __init__(self, first: int):
-        self.first = first
-        self.last: int | None = None
-        self.part: Part | None = None  # the RECV that takes it
+@compiled
+def send(e: Flat, part: int, now: int) -> None:
+    """Start to send at `now`."""
+    e[e[part + c.A_LANE] + c.L_PENDING] = 1
+    moved = e[c.row(e, c.DEMAND, e[part + c.A_DEMAND]) + c.D_MOVED]
+    e[part + c.A_WORK_END] = now + -(-moved // e[c.LINK_BYTES]) * e[c.LINK_PERIOD]
+    message = e[c.MESSAGE + c.USED]
+    e[c.MESSAGE + c.USED] = message + 1
+    place = c.row(e, c.MESSAGE, message)
+    e[place + c.M_FIRST] = now + e[c.LINK_TICKS] + e[c.LINK_PERIOD]
+    e[place + c.M_LAST] = e[place + c.M_PART] = e[place + c.M_NEXT] = c.NONE
+    e[part + c.A_MESSAGE] = message
+    e[part + c.A_PENDING] = 2  # the last byte, and the ports
+    ask(e, part, now)
+    at(e, e[part + c.A_WORK_END], c.CAME, part)
+    came(e, part, now)
+    channel = e[e[part + c.A_PLAN] + c.P_CHANNEL]
+    wanted = e[channel + c.N_WANTED]
+    if wanted != c.NONE:
+        e[channel + c.N_WANTED] = e[wanted + c.A_NEXT]
+        match(e, wanted, message, now)
+    elif e[channel + c.N_SENT] == c.NONE:
+        e[channel + c.N_SENT] = e[channel + c.N_SENT_LAST] = message
+    else:
+        e[c.row(e, c.MESSAGE, e[channel + c.N_SENT_LAST]) + c.M_NEXT] = message
+        e[channel + c.N_SENT_LAST] = message
 
 
-class Links:
-    """The links of all chips."""
-
-    def __init__(self, machine: Machine, at: At, record: Callable[[Part, int, int], None],
-                 retired: Callable[[Part, int, int], None]):
-        assert machine.links is not None
-        self._at, self._record, self._retired = at, record, retired
-        self._period = machine.ticks(machine.links.clock)
-        self._latency = machine.links.latency_cycles * self._period
-        self._width = machine.links.bytes_per_cycle
-        self._sent: dict[Key, deque[_Message]] = {}
-        self._wanted: dict[Key, deque[Part]] = {}
-
-    def send(self, part: Part, key: Key, now: int) -> None:
-        """Start to send at `now`."""
-        lane = part.lane
-        lane.pending = True
-        cycles = -(-part.demand.moved_bytes // self._width)
-        part.work_end = now + cycles * self._period
-        message = _Message(now + self._latency + self._period)
-        part.pending = 2
-
-        def through(part: Part, now: int) -> None:
-            end = max(part.work_end, part.port_end)
-            message.last = end + self._latency
-            lane.pending = False
-            lane.done = end
-            self._record(part, end, end)
-            self._retired(part, end, now)
-            if message.part is not None:
-                self._arrive(message.part, message)
-
-        part.through = through
-        part.ask(now)
-        self._at(part.work_end, part.came)
-        part.came(now)
-        if self._wanted.get(key):
-            self._match(self._wanted[key].popleft(), message, now)
-        else:
-            self._sent.setdefault(key, deque()).append(message)
-
-    def receive(self, part: Part, key: Key, now: int) -> None:
-        """Start to wait for a message at `now`."""
-        part.lane.in_flight.append(part)
-        part.pending = 2  # the last byte, and the ports
-        part.through = self._written
-        if self._sent.get(key):
-            self._match(part, self._sent[key].popleft(), now)
-        else:
-            self._wanted.setdefault(key, deque()).append(part)
-
-    def missing(self, stream: Stream) -> str:
-        """Return the message that a queue's RECV has not got, in words; "" if there is none."""
-        for (sender, _, tag), parts in self._wanted.items():
-            if any(part.flight.stream is stream for part in parts):
-                return f"the message of chip {sender} with tag {tag}"
-        return ""
-
-    def _match(self, part: Part, message: _Message, now: int) -> None:
-        message.part = part
-        part.filled = part.first = max(now, message.first)
-        cycles = max([-(-part.demand.moved_bytes // self._width),
-                      *(use.words for use in part.demand.ports)])
-        part.work_end = part.first + cycles * self._period
-
-        def write(now: int) -> None:
-            part.ask(now)
-            part.came(now)
-
-        self._at(part.first, write)
-        if message.last is not None:
-            self._arrive(part, message)
-
-    def _arrive(self, part: Part, message: _Message) -> None:
-        assert message.last is not None
-        part.last = message.last + self._period
-        self._at(max(part.last, part.first), part.came)
-
-    def _written(self, part: Part, now: int) -> None:
-        end = max(part.last, part.port_end, now)
-        part.lane.in_flight.popleft()
-        self._record(part, end, end)
-        self._at(end, lambda now: self._retired(part, now, now))
+@compiled
+def receive(e: Flat, part: int, now: int) -> None:
+    """Start to wait for a message at `now`."""
+    e[e[part + c.A_LANE] + c.L_IN_FLIGHT] += 1
+    e[part + c.A_PENDING] = 2  # the last byte, and the ports
+    channel = e[e[part + c.A_PLAN] + c.P_CHANNEL]
+    message = e[channel + c.N_SENT]
+    if message != c.NONE:
+        e[channel + c.N_SENT] = e[c.row(e, c.MESSAGE, message) + c.M_NEXT]
+        match(e, part, message, now)
+        return
+    if e[channel + c.N_SINCE] == c.NONE:
+        e[channel + c.N_SINCE] = e[c.EVENT_NUMBER]
+    if e[channel + c.N_WANTED] == c.NONE:
+        e[channel + c.N_WANTED] = part
+    else:
+        e[e[channel + c.N_WANTED_LAST] + c.A_NEXT] = part
+    e[channel + c.N_WANTED_LAST] = part

@@ -1,151 +1,88 @@
-"""The ports of a chip's buffers and its crossbar: routes of the units, arbiters where they share.
+"""The ports of a chip in time: what parts ask of them, and arbiters whose jobs end in events.
 
 A port of one client in a buffer with a bank for every port grants a word a cycle to it: nothing
-needs arbitration. All other ports have an `Arbiter`, whose jobs end in events of the engine.
+needs arbitration. All other ports belong to an arbiter, and so does the crossbar. Times are ticks,
+rounded up to the arbiter's clock.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from archsim import cells as c
+from archsim.buffer import advance, next_finish, request
+from archsim.compiled import Flat, compiled
+from archsim.ends import came
+from archsim.events import at
+from archsim.lanes import own_ports
 
-from archsim.buffer import Arbiter
-from archsim.lanes import Route
-from machine.buffer import BufferConfig
-from machine.chip import Machine
-from machine.program import QueueKind, Space
-
-__all__ = ["Job", "PortGroup", "Ports", "Schedule"]
-
-Schedule = Callable[[int, Callable[[int], None]], None]  # call the function at the tick
+__all__ = ["ask", "ask_group", "group_event"]
 
 
-class Job(Protocol):
-    """Who is told that its words are through."""
-
-    def granted(self, port: str, now: int, port_lost: int, bank_lost: int) -> None:
-        """`port` granted the last word in the cycle before `now`; what was lost is in ticks."""
-
-
-class PortGroup:
-    """An arbiter whose jobs end in events; times are ticks, rounded up to the group's clock."""
-
-    def __init__(self, clients: list[int], banks: int, period: int, schedule: Schedule):
-        self._arbiter = Arbiter(clients, banks)
-        self._period, self._schedule = period, schedule
-        self._jobs: dict[int, tuple[Job, str]] = {}
-        self._number = 0
-        self._planned = -1  # the cycle of the event that counts
-
-    @property
-    def granted(self) -> list[int]:
-        """Words granted so far, by port."""
-        return self._arbiter.granted
-
-    def ask(self, route: Route, words: int, now: int, job: Job) -> None:
-        """Queue `words` words of `job` from `now` on."""
-        cycle = -(-now // self._period)
-        self._take(cycle)
-        self._number += 1
-        self._jobs[self._number] = job, route.port
-        self._arbiter.request(route.port_index, route.client, words, self._number, cycle)
-        self._plan()
-
-    def _take(self, cycle: int) -> None:
-        """Tell every job that ends at or before `cycle`."""
-        while (finish := self._arbiter.next_finish()) is not None and finish <= cycle:
-            for grant in self._arbiter.advance(finish):
-                job, port = self._jobs.pop(grant.job)
-                job.granted(
-                    port,
-                    finish * self._period,
-                    grant.port_lost * self._period,
-                    grant.bank_lost * self._period,
-                )
-
-    def _plan(self) -> None:
-        finish = self._arbiter.next_finish()
-        if finish is not None and finish != self._planned:
-            self._planned = finish
-            self._schedule(finish * self._period, self._event)
-
-    def _event(self, now: int) -> None:
-        if now == self._planned * self._period:
-            self._take(self._planned)
-            self._planned = -1
-            self._plan()
+@compiled
+def granted(e: Flat, grant: int, period: int, now: int) -> None:
+    """A job of a part is through its port; those of one port follow each other."""
+    part, port = e[grant + c.GR_JOB], e[grant + c.GR_PORT]
+    loss, end = part + c.A_LOSS, part + c.A_LOSS + e[part + c.A_LOSSES] * c.LOSS
+    while loss < end and e[loss] != port:
+        loss += c.LOSS
+    if loss == end:
+        e[part + c.A_LOSSES] += 1
+        e[loss], e[loss + 1], e[loss + 2] = port, 0, 0
+    e[loss + 1] += e[grant + c.GR_PORT_LOST] * period
+    e[loss + 2] += e[grant + c.GR_BANK_LOST] * period
+    if now >= e[part + c.A_PORT_END]:
+        e[part + c.A_PORT_END] = now
+        e[part + c.A_PORT_LOST], e[part + c.A_BANK_LOST] = e[loss + 1], e[loss + 2]
+    came(e, part, now)
 
 
-class Ports:
-    """All ports of one chip."""
+@compiled
+def take_grants(e: Flat, group: int, cycle: int) -> None:
+    """Tell every part whose job ends at or before `cycle`."""
+    period = e[group + c.G_PERIOD]
+    finish = next_finish(e, group)
+    while finish <= cycle:
+        for ended in range(advance(e, group, finish)):
+            granted(e, e[c.AT_ENDED] + ended * c.GRANT, period, finish * period)
+        finish = next_finish(e, group)
 
-    def __init__(self, machine: Machine, schedule: Schedule):
-        self._machine, self._schedule = machine, schedule
-        self._routes: dict[tuple[str, int, Space, bool], Route] = {}
-        self._groups: list[tuple[list[str], PortGroup]] = []
-        self.names: list[str] = []
-        self.periods: dict[str, int] = {}
-        for space, cfg in ((Space.SCRATCHPAD, machine.scratchpad),
-                           (Space.ACCUMULATOR, machine.accumulator)):
-            self._add(space, cfg)
-        self._period = machine.ticks(machine.crossbar.clock)
-        self.periods["crossbar"] = self._period
-        self._add_port_group(["crossbar"], [machine.dma.count], 1, self._period)
 
-    def _add(self, space: Space, cfg: BufferConfig) -> None:
-        """Find the clients of every port of a buffer, and arbitrate where they share."""
-        period = self._machine.ticks(cfg.clock)
-        ports = [(port.name, i) for port in cfg.ports for i in range(port.count)]
-        clients: dict[tuple[str, int], list[tuple[str, int]]] = {port: [] for port in ports}
-        ways: list[tuple[tuple[str, int], tuple[str, int], bool]] = []
-        for kind in QueueKind:
-            name = kind.name.lower()
-            for unit in range(self._machine.units(kind)):
-                for write in (False, True):
-                    port = cfg.port_of(name, unit, write=write)
-                    if port is not None:
-                        ways.append((port, (name, unit), write))
-                        if (name, unit) not in clients[port]:
-                            clients[port].append((name, unit))
-        shared = cfg.banks < len(ports)
-        named = {port: f"{space.name.lower()}.{port[0]}{port[1]}" for port in ports}
-        members = ports if shared else [port for port in ports if len(clients[port]) > 1]
-        groups = [members] if shared else [[port] for port in members]
-        of: dict[tuple[str, int], PortGroup] = {}
-        for group in groups:
-            made = self._add_port_group([named[port] for port in group],
-                                        [max(1, len(clients[port])) for port in group],
-                                        cfg.banks if shared else 1, period)
-            of |= {port: made for port in group}
-        for port, (name, unit), write in ways:
-            index = members.index(port) if shared else 0
-            self._routes[name, unit, space, write] = Route(
-                named[port], period, of.get(port), index, clients[port].index((name, unit)))
-        self.names += named.values()
-        self.periods |= {name: period for name in named.values()}
+@compiled
+def plan_event(e: Flat, group: int) -> None:
+    """Let the end of the next job be an event, unless it is one."""
+    finish = next_finish(e, group)
+    if finish != c.NEVER and finish != e[group + c.G_PLANNED]:
+        e[group + c.G_PLANNED] = finish
+        at(e, finish * e[group + c.G_PERIOD], c.GRANTED, group)
 
-    def _add_port_group(
-        self, names: list[str], clients: list[int], banks: int, period: int
-    ) -> PortGroup:
-        group = PortGroup(clients, banks, period, self._schedule)
-        self._groups.append((names, group))
-        return group
 
-    def routes(self, kind: QueueKind, unit: int) -> dict[tuple[Space, bool], Route]:
-        """Return the routes of one unit, by buffer and direction; those it has not are absent."""
-        name = kind.name.lower()
-        return {
-            (space, write): route
-            for (n, u, space, write), route in self._routes.items()
-            if (n, u) == (name, unit)
-        }
+@compiled
+def group_event(e: Flat, group: int, now: int) -> None:
+    """Jobs of an arbiter end now, if they still do."""
+    planned = e[group + c.G_PLANNED]
+    if now == planned * e[group + c.G_PERIOD]:
+        take_grants(e, group, planned)
+        e[group + c.G_PLANNED] = c.NONE
+        plan_event(e, group)
 
-    def crossbar(self, unit: int) -> Route:
-        """Return the way of DMA engine `unit` over the crossbar."""
-        return Route("crossbar", self._period, self._groups[-1][1], 0, unit)
 
-    def shared_words(self) -> dict[str, int]:
-        """Return the words granted by every arbiter, by port."""
-        return {
-            name: count
-            for names, group in self._groups
-            for name, count in zip(names, group.granted, strict=True)
-        }
+@compiled
+def ask_group(e: Flat, route: int, asked: int, now: int, part: int) -> None:
+    """Ask the arbiter of `route` for words of `part` from `now` on."""
+    group = e[route + c.R_GROUP]
+    cycle = -(-now // e[group + c.G_PERIOD])
+    take_grants(e, group, cycle)
+    request(e, group, e[route + c.R_INDEX], e[route + c.R_CLIENT], asked, part, cycle)
+    plan_event(e, group)
+
+
+@compiled
+def ask(e: Flat, part: int, now: int) -> None:
+    """Move the words of a part through its ports, from `now` on."""
+    lane = e[part + c.A_LANE]
+    demand = c.row(e, c.DEMAND, e[part + c.A_DEMAND])
+    e[part + c.A_PORT_END] = max(e[part + c.A_PORT_END], own_ports(e, lane, demand, now))
+    if e[lane + c.L_PRIVATE]:
+        return
+    for use in range(demand + c.D_USE, demand + c.D_USE + 2 * e[demand + c.D_USES], 2):
+        route = e[lane + c.L_ROUTES] + e[use] * c.ROUTE
+        if e[route + c.R_GROUP] != c.NONE:
+            e[part + c.A_PENDING] += 1
+            ask_group(e, route, e[use + 1], now, part)

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from archsim.accounting import CLASSES, PARTS, OpCycles, by_operation, classify
+from archsim import cells as c
+from archsim.accounting import CLASSES, OpCycles, by_operation, classify
 from archsim.dram import DramCounters, DramEnergy
-from archsim.log import InstructionLog
+from archsim.layout import rows_of
+from archsim.log import Indices, InstructionLog
 from archsim.work import Work
 from machine.chip import Machine
+from machine.control import units
 from machine.program import Program, QueueKind
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["SimResult", "collect"]
 
 _UNITS = (QueueKind.ARRAY, QueueKind.VECTOR, QueueKind.DMA, QueueKind.LINK)
+_HALTED = CLASSES.index("halted")
 
 
 @dataclass(frozen=True)
@@ -55,68 +59,111 @@ class SimResult:
 
 def collect(engine: "Engine") -> SimResult:
     """Close the books of a simulation that has run to its end."""
-    total = max([0, *(max(s.time, s.done) for s in engine.streams)])
+    cells, lowered = engine.cells, engine.answers.lowered
+    places = np.array(lowered.stream_places, np.int64)
+    streams = cells[places[:, None] + np.arange(c.STREAM)]
+    total = int(streams[:, [c.S_TIME, c.S_DONE]].max(initial=0))
+    books = _Books(engine, streams, total)
     accounts: dict[str, dict[str, int]] = {}
-    parts: dict[str, np.ndarray] = {}
-    rows: dict[str, np.ndarray] = {}
     for chip in range(engine.program.chips):
         for kind in _UNITS:
-            _units(engine, chip, kind, total, accounts, parts, rows)
-        accounts |= _ports(engine, chip, total)
+            accounts |= books.units(chip, kind)
+        accounts |= books.ports(chip)
         accounts |= _channels(engine, chip, total)
+    log = _log(engine)
     return SimResult(
-        program=engine.program, machine=engine.machine, ticks=total, log=engine.log,
-        accounts=accounts, operations=by_operation(engine.log), work=engine.work,
-        dram=[clock.memory.total() for clock in engine.memories.clocks],
-        dram_energy=[clock.memory.energy() for clock in engine.memories.clocks],
-        parts=parts, rows=rows,
+        program=engine.program, machine=engine.machine, ticks=total, log=log,
+        accounts=accounts, operations=by_operation(log), work=engine.answers.work(),
+        dram=[memory.total() for memory in engine.memories],
+        dram_energy=[memory.energy() for memory in engine.memories],
+        parts=books.parts, rows=books.rows,
     )
 
 
-def _units(engine: "Engine", chip: int, kind: QueueKind, total: int,
-           accounts: dict[str, dict[str, int]], parts: dict[str, np.ndarray],
-           rows: dict[str, np.ndarray]) -> None:
-    """Close the books of the units of one kind; equal units are counted once."""
-    records = np.array(engine.parts.get((chip, kind), []), np.int64).reshape(-1, 3 + len(PARTS))
-    known: dict[tuple[int, bytes], dict[str, int]] = {}
-    for unit in range(engine.machine.units(kind)):
-        name = f"chip{chip}.{kind.name.lower()}{unit}"
-        mine = (records[:, 1] >> unit & 1).astype(bool)
-        of = [s for s in engine.streams if (s.queue.kind, s.queue.chip) == (kind, chip)
-              and any(unit in lane.units for lane in s.lanes)]
-        key = (of[0].number if of else -1, mine.tobytes())
-        if key not in known:
-            marks = of[0].marks if of else [(0, "halted")]
-            known[key] = classify(records[mine, 2:], marks, total)
-        accounts[name] = known[key]
-        parts[name], rows[name] = records[mine, 2:], records[mine, 0]
+def _log(engine: "Engine") -> InstructionLog:
+    """Return the instruction log as columns of its own."""
+    rows = rows_of(engine.cells, c.LOG)
+    columns = (c.I_STREAM, c.I_PC, c.I_LAYER, c.I_OP, c.I_MASK, c.I_ISSUE, c.I_START,
+               c.I_COMPLETION)
+    queue, pc, layer, op, mask, issue, start, completion = (rows[:, n].copy() for n in columns)
+    indices = Indices(rows[:, c.I_DEPTH].copy(), rows[:, c.I_INDICES :].copy())
+    queues = [str(stream.queue) for stream in engine.answers.lowered.streams]
+    return InstructionLog(queues, queue, pc, indices, layer, op, mask, issue, start, completion)
 
 
-def _ports(engine: "Engine", chip: int, total: int) -> dict[str, dict[str, int]]:
-    """Return the books of ports and crossbar: a word is a busy cycle."""
-    ports = engine.ports[chip]
-    words = dict.fromkeys([*ports.names, "crossbar"], 0) | ports.shared_words()
-    for stream in engine.streams:
-        if stream.queue.chip != chip:
-            continue
-        for lane in stream.lanes:
-            for unit in lane.units:
-                own = ports.routes(lane.kind, unit)
-                moved = {own[way].port: lane.words[route.port]
-                         for way, route in lane.routes.items() if route.group is None}
-                for port, count in moved.items():
-                    words[port] += count
-    found = {}
-    for port, count in words.items():
-        busy = count * ports.periods[port]
-        found[f"chip{chip}.{port}"] = _only(busy=busy, unused=total - busy)
-    return found
+class _Books:
+    """Where the ticks of units and ports went; `parts` and `rows` are those of `SimResult`."""
+
+    def __init__(self, engine: "Engine", streams: np.ndarray, total: int):
+        self._cells, self._machine = engine.cells, engine.machine
+        self._lowered, self._total = engine.answers.lowered, total
+        self._streams = streams
+        self._queues = [stream.queue for stream in self._lowered.streams]
+        self._book = rows_of(self._cells, c.BOOK)
+        marks = rows_of(self._cells, c.MARK)
+        self._marks = marks[marks[:, c.V_CLASS] != c.NONE]
+        self.parts: dict[str, np.ndarray] = {}
+        self.rows: dict[str, np.ndarray] = {}
+
+    def units(self, chip: int, kind: QueueKind) -> dict[str, dict[str, int]]:
+        """Close the books of the units of one kind; equal units are counted once."""
+        mine = [number for number, queue in enumerate(self._queues)
+                if (queue.kind, queue.chip) == (kind, chip)]
+        records = self._book[np.isin(self._book[:, c.B_STREAM], mine)]
+        accounts: dict[str, dict[str, int]] = {}
+        known: dict[tuple[int, bytes], str] = {}
+        for unit in range(self._machine.units(kind)):
+            name = f"chip{chip}.{kind.name.lower()}{unit}"
+            of = [n for n in mine if any(mask >> unit & 1 for mask in self._lanes(n)[:, c.L_MASK])]
+            on_unit = (records[:, c.B_MASK] >> unit & 1).astype(bool)
+            key = (of[0] if of else c.NONE, on_unit.tobytes())
+            first = known.setdefault(key, name)
+            if first == name:
+                self.parts[name] = records[on_unit, c.B_MASK + 1 :]
+                self.rows[name] = records[on_unit, c.B_ROW]
+                marks = self._of_stream(of[0]) if of else np.array([[0, _HALTED]])
+                accounts[name] = classify(self.parts[name], marks, self._total)
+            else:
+                accounts[name] = accounts[first]
+                self.parts[name], self.rows[name] = self.parts[first], self.rows[first]
+        return accounts
+
+    def ports(self, chip: int) -> dict[str, dict[str, int]]:
+        """Return the books of ports and crossbar: a word is a busy cycle."""
+        routes = self._lowered.routes[chip]
+        words = [0] * len(routes.names)
+        for port, count in routes.granted(self._cells).items():
+            words[port] += count
+        for number, queue in enumerate(self._queues):
+            if queue.chip != chip:
+                continue
+            for lane in self._lanes(number).tolist():
+                for _, unit in units(lane[c.L_MASK]):
+                    own = {route.port: route.slot for route in routes.of(queue.kind, unit).values()
+                           if route.group == c.NONE}
+                    for port, slot in own.items():
+                        words[port] += lane[c.L_WORDS + slot]
+        found = {}
+        for name, count, period in zip(routes.names, words, routes.periods, strict=True):
+            busy = count * period
+            found[f"chip{chip}.{name}"] = _only(busy=busy, unused=self._total - busy)
+        return found
+
+    def _lanes(self, number: int) -> np.ndarray:
+        """Return the lanes of a stream, a row each."""
+        first, count = self._streams[number, [c.S_LANES, c.S_LANE_COUNT]].tolist()
+        places = self._cells[first : first + count]
+        return self._cells[places[:, None] + np.arange(c.LANE)]
+
+    def _of_stream(self, number: int) -> np.ndarray:
+        """Return the marks of a stream, (tick, class) a row, from the start on."""
+        marks = self._marks[self._marks[:, c.V_STREAM] == number]
+        return marks[:, [c.V_TICK, c.V_CLASS]]
 
 
 def _channels(engine: "Engine", chip: int, total: int) -> dict[str, dict[str, int]]:
     """Return the books of the DRAM channels."""
-    clock = engine.memories.clocks[chip]
-    memory, period = clock.memory, clock.period
+    memory, period = engine.memories[chip], engine.machine.ticks(engine.machine.dram.clock)
     if total // period > memory.now:
         memory.idle_until(total // period)
     found: dict[str, dict[str, int]] = {}

@@ -1,65 +1,62 @@
-"""Counting semaphores: the only order between queues."""
+"""Counting semaphores: the only order between queues.
 
-from collections.abc import Iterable, Sequence
+A take is all or nothing: the counts of one instruction are subtracted together. When several
+queues wait for one token, those that a signal wakes try again in the order of their numbers,
+after every signal of the same tick has been added.
+"""
 
-from machine.errors import UserError
-from machine.program import Token
+from archsim import cells as c
+from archsim.compiled import Flat, compiled
+from archsim.events import resume
 
-__all__ = ["Tokens"]
-
-Counts = Iterable[tuple[int, int]]  # (token, count)
+__all__ = ["give", "take"]
 
 
-class Tokens:
-    """The counts of a program's tokens, and which queues wait for each.
+@compiled
+def token(e: Flat, number: int) -> int:
+    """Return the place of a token."""
+    return e[c.AT_TOKEN] + number * (c.K_WAITS + e[c.STREAMS])
 
-    `take` is all or nothing: the counts of one instruction are subtracted together. When several
-    queues wait for one token, those that a signal wakes try again in the order of their numbers,
-    after every signal of the same tick has been added.
-    """
 
-    def __init__(self, tokens: Sequence[Token], *, bits: int):
-        self.names = [token.name for token in tokens]
-        self.counts = [token.initial for token in tokens]
-        self._most = 2**bits - 1
-        self._waiting: list[set[int]] = [set() for _ in tokens]
+@compiled
+def take(e: Flat, stream: int, plan: int) -> bool:
+    """Take the tokens that `plan` waits for, or note that `stream` waits for those it lacks."""
+    first = e[plan + c.P_WAITS]
+    end = first + e[plan + c.P_WAIT_COUNT] * c.WAIT
+    lacks = False
+    for wait in range(first, end, c.WAIT):
+        if e[token(e, e[wait + c.W_TOKEN]) + c.K_COUNT] < e[wait + c.W_COUNT]:
+            lacks = True
+    for wait in range(first, end, c.WAIT):
+        place = token(e, e[wait + c.W_TOKEN])
+        e[wait + c.W_SEEN] = e[place + c.K_COUNT]
+        if not lacks:
+            e[place + c.K_COUNT] -= e[wait + c.W_COUNT]
+        elif e[place + c.K_COUNT] < e[wait + c.W_COUNT]:
+            waits = place + c.K_WAITS + e[stream + c.S_NUMBER]
+            e[place + c.K_WAITING] += 1 - e[waits]
+            e[waits] = 1
+    return not lacks
 
-    def take(self, waits: Counts) -> bool:
-        """Subtract `waits` if every count suffices; return whether it did."""
-        waits = tuple(waits)
-        counts = self.counts
-        for token, count in waits:
-            if counts[token] < count:
-                return False
-        for token, count in waits:
-            counts[token] -= count
-        return True
 
-    def missing(self, waits: Counts) -> list[str]:
-        """Return what `waits` still lacks, as ``name: has of needs``."""
-        return [
-            f"{self.names[token]}: {self.counts[token]} of {count}"
-            for token, count in waits
-            if self.counts[token] < count
-        ]
-
-    def wait(self, queue: int, waits: Counts) -> None:
-        """Note that `queue` waits for those tokens of `waits` that are short."""
-        for token, count in waits:
-            if self.counts[token] < count:
-                self._waiting[token].add(queue)
-
-    def give(self, signals: Counts) -> set[int]:
-        """Add `signals`; return the queues to wake. Raises `UserError` on overflow of a count."""
-        woken: set[int] = set()
-        for token, count in signals:
-            self.counts[token] += count
-            if self.counts[token] > self._most:
-                raise UserError(
-                    f"token {self.names[token]} must be at most {self._most},"
-                    f" not {self.counts[token]}"
-                )
-            if self._waiting[token]:
-                woken |= self._waiting[token]
-                self._waiting[token] = set()
-        return woken
+@compiled
+def give(e: Flat, plan: int, now: int) -> int:
+    """Add what `plan` signals and wake who waits for it; return why the kernel must stop, if so."""
+    first = e[plan + c.P_SIGNALS]
+    end = first + e[plan + c.P_SIGNAL_COUNT] * c.WAIT
+    for signal in range(first, end, c.WAIT):
+        place = token(e, e[signal + c.W_TOKEN])
+        e[place + c.K_COUNT] += e[signal + c.W_COUNT]
+        if e[place + c.K_COUNT] > e[c.TOKEN_MOST]:
+            e[c.FAULT], e[c.FAULT_VALUE] = e[signal + c.W_TOKEN], e[place + c.K_COUNT]
+            return c.TOKEN_OVERFLOW
+    for signal in range(first, end, c.WAIT):
+        place = token(e, e[signal + c.W_TOKEN])
+        if e[place + c.K_WAITING] == 0:
+            continue
+        e[place + c.K_WAITING] = 0
+        for number in range(e[c.STREAMS]):
+            if e[place + c.K_WAITS + number]:
+                e[place + c.K_WAITS + number] = 0
+                resume(e, e[c.AT_STREAM] + number * c.STREAM, now)
+    return c.GOES_ON

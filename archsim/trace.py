@@ -34,8 +34,8 @@ def slices(result: SimResult, resource: str, *, gap: int = 0) -> np.ndarray:
     start, end, row = start[kept], end[kept], row[kept]
     if len(start) == 0:
         return np.zeros((0, 4), np.int64)
-    op = np.array(result.log.op, np.int64)[row]
-    layer = np.array(result.log.layer, np.int64)[row]
+    op = np.asarray(result.log.op, np.int64)[row]
+    layer = np.asarray(result.log.layer, np.int64)[row]
     new = np.ones(len(start), bool)
     new[1:] = (op[1:] != op[:-1]) | (layer[1:] != layer[:-1]) | (start[1:] - end[:-1] > gap)
     first = np.flatnonzero(new)
@@ -74,13 +74,13 @@ def trace(result: SimResult, *, most: int = MOST_SLICES) -> dict[str, Any]:
 def _event(result: SimResult, chip: int, track: int, start: int, end: int, row: int,
            count: int) -> dict[str, Any]:
     ops, log = result.program.ops, result.log
-    op = log.op[row]
+    op, layer, pc = int(log.op[row]), int(log.layer[row]), int(log.pc[row])
     us = result.tick_ps / 10**6
     return {
         "ph": "X", "pid": chip, "tid": track,
         "name": ops[op] if op < len(ops) else log.queues[log.queue[row]],
         "ts": float(start * us), "dur": float((end - start) * us),
-        "args": {"layer": log.layer[row], "pc": log.pc[row], "executions": count},
+        "args": {"layer": layer, "pc": pc, "executions": count},
     }
 
 

@@ -21,7 +21,7 @@ from machine.program import (
     Stream,
 )
 
-__all__ = ["Cursor", "Step", "Tile", "units"]
+__all__ = ["Cursor", "Step", "Tile", "matching", "units"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Cursor:
         self._control = control
         self._pc = 0
         self._loops: list[list[int]] = []  # [pc of the body, index, count]
-        self._matching = _match(stream)
+        self._matching = matching(stream)
         self._reading: int | None = None
         # What steps show of the registers and loops, kept until either changes.
         self._shown_registers: tuple[int, ...] | None = None
@@ -233,7 +233,7 @@ class Cursor:
         return (result + 2**63) % 2**64 - 2**63
 
 
-def _match(stream: Stream) -> dict[int, int]:
+def matching(stream: Stream) -> dict[int, int]:
     """Return the pc of each LOOP's END; raise `UserError` where they do not pair."""
     pairs, opened = {}, []
     for pc, instruction in enumerate(stream.instructions):

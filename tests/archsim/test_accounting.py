@@ -182,7 +182,7 @@ def test_classify_gives_each_tick_its_first_class(executions, waits):
     parts = np.array([np.cumsum([start, *steps]) for start, steps in executions],
                      np.int64).reshape(-1, 9)
     total = max([waits, *(int(row[-1]) for row in parts)])
-    marks = [(0, "token_wait"), (waits, "halted")]
+    marks = np.array([[0, CLASSES.index("token_wait")], [waits, CLASSES.index("halted")]])
     want = dict.fromkeys(CLASSES, 0)
     for tick in range(total):
         here = {"token_wait" if tick < waits else "halted"}

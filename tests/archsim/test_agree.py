@@ -60,6 +60,7 @@ def logs():
 def test_changed_instruction_is_named_with_both_values():
     golden, timed = logs()
     third = [row for row, q in enumerate(timed.queue) if timed.queues[q] == "chip0.array0"][2]
+    timed.indices = list(timed.indices)
     was, timed.indices[third] = timed.indices[third], (1, 1)
     issue = timed.issue[third]
     found = compare(golden, timed, "x")
@@ -77,7 +78,7 @@ def test_instruction_of_one_log_only_is_named(shorter):
     golden, timed = logs()
     cut = golden if shorter == "golden" else timed
     for column in ("queue", "pc", "indices", "layer", "op", "mask", "issue", "start", "completion"):
-        getattr(cut, column).pop()
+        setattr(cut, column, getattr(cut, column)[:-1])
     found = compare(golden, timed, "x")
     has, lacks = ("the simulator", "golden") if shorter == "golden" else ("golden", "the simulator")
     assert found["sentence"].endswith(f" is executed by {has} and not by {lacks}")

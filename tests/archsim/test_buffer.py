@@ -1,9 +1,23 @@
 """Ports and banks: the closed form grants every word in the cycle a per-cycle arbiter does."""
 
+from typing import NamedTuple
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim.buffer import Arbiter, Grant, words
+from archsim import cells as c
+from archsim.buffer import advance, next_finish, request, words
+from archsim.layout import Layout
+from archsim.routes import arbiter
+
+
+class Grant(NamedTuple):
+    """The end of one job: when its last word was granted, and what it lost before."""
+
+    job: int
+    finish: int  # the cycle after its last grant
+    port_lost: int  # cycles in which its port served another client
+    bank_lost: int  # cycles in which its port was served by no bank
 
 
 def stepped(clients, banks, jobs):
@@ -38,16 +52,32 @@ def stepped(clients, banks, jobs):
     return ended
 
 
+def memory_of(clients, banks, jobs):
+    """The engine's memory with one arbiter and room for `jobs` jobs; the arbiter's place."""
+    layout = Layout()
+    group = arbiter(layout, range(len(clients)), clients, banks, 1)
+    layout.set(0, FREE_JOB=layout.pool(c.JOB, jobs, c.J_NEXT),
+               AT_ENDED=layout.place([0] * (sum(clients) * c.GRANT)))
+    return layout.finish(c.D_SIZES, 0), group
+
+
 def closed(clients, banks, jobs):
-    arbiter = Arbiter(clients, banks)
+    memory, group = memory_of(clients, banks, len(jobs))
     ended = {}
+
+    def take(until):
+        while (finish := next_finish(memory, group)) <= until:
+            first, count = memory[c.AT_ENDED], advance(memory, group, finish)
+            for job, _, *lost in memory[first : first + count * c.GRANT].reshape(-1, c.GRANT):
+                ended[job] = Grant(job, finish, *lost)
+
     for job, (start, port, client, count) in sorted(enumerate(jobs), key=lambda job: job[1][0]):
-        while (finish := arbiter.next_finish()) is not None and finish <= start:
-            ended |= {grant.job: grant for grant in arbiter.advance(finish)}
-        arbiter.request(port, client, count, job, start)
-    while (finish := arbiter.next_finish()) is not None:
-        ended |= {grant.job: grant for grant in arbiter.advance(finish)}
-    assert sum(arbiter.granted) == sum(count for *_, count in jobs)
+        take(start)
+        request(memory, group, port, client, count, job, start)
+    take(c.NEVER - 1)
+    first = memory[group + c.G_PORT] + c.O_GRANTED
+    granted = memory[first : first + len(clients) * c.PORT : c.PORT]
+    assert granted.sum() == sum(count for *_, count in jobs)
     return ended
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archsim import cells as c
 from archsim.engine import Engine
-from archsim.lanes import Lane
+from archsim.result import collect
 from archsim.systolic import tile_times
 from machine.assembly import parse
 from machine.errors import UserError
@@ -219,6 +220,10 @@ def test_a_machine_without_a_port_says_so(run, machine):
         "chip0.vector0[0]: scratchpad must have a port that vector can read, it has none")
 
 
+SHARED = """stream chip0.array0
+  matmul a=a w=w acc=acc dataflow=ws units=0xf
+  halt
+"""
 LANES = """stream chip0.array0
   loop 3
     matmul a=few w=w acc=fewacc dataflow=ws units=0xf
@@ -232,11 +237,27 @@ stream chip0.vector0
 """
 
 
-def test_equal_units_as_one_lane_give_what_single_units_give(monkeypatch, run, machine):
+def engine_of(text, on, *, together=True):
+    """The engine of a text program, run to its end."""
+    engine = Engine(parse(text), on, Launch(), {}, together=together)
+    engine.run()
+    return engine
+
+
+def lanes_of(engine, stream):
+    """The masks of the lanes that the units of a stream are in."""
+    cells, place = engine.cells, engine.answers.lowered.stream_places[stream]
+    first, count = cells[place + c.S_LANES], cells[place + c.S_LANE_COUNT]
+    return sorted(cells[cells[first : first + count] + c.L_MASK].tolist())
+
+
+def test_equal_units_as_one_lane_give_what_single_units_give(machine):
     on = machine(arrays=4, vectors=2)
-    together = run(HEAD + LANES, on)
-    monkeypatch.setattr(Lane, "shareable", False)
-    apart = run(HEAD + LANES, on)
+    one, other = (engine_of(HEAD + SHARED, on, together=joined) for joined in (True, False))
+    assert lanes_of(one, 0) == [0xF] and lanes_of(other, 0) == [1, 2, 4, 8]
+    assert collect(one).accounts == collect(other).accounts
+    together, apart = (collect(engine_of(HEAD + LANES, on, together=joined))
+                       for joined in (True, False))
     assert list(together.log.entries()) == list(apart.log.entries())
     assert together.accounts == apart.accounts
     for name, parts in together.parts.items():
@@ -245,12 +266,10 @@ def test_equal_units_as_one_lane_give_what_single_units_give(monkeypatch, run, m
 
 def test_lanes_are_parted_only_where_units_differ(run, machine):
     on = machine(arrays=4, vectors=2)
-    engine = Engine(parse(HEAD + LANES), on, Launch(), {})
-    engine.run()
-    array, vector = engine.streams
+    engine = engine_of(HEAD + LANES, on)
     # Ranks 2 and 3 have no rows left (8 - 2 * 4 = 0), and only units 0 and 2 run the second.
-    assert sorted(lane.units for lane in array.lanes) == [(0,), (1,), (2,), (3,)]
-    assert sorted(lane.units for lane in vector.lanes) == [(0,), (1,)]
+    assert lanes_of(engine, 0) == [1, 2, 4, 8]
+    assert lanes_of(engine, 1) == [1, 2]
 
 
 def test_slower_clocks_stretch_their_units(run, times, machine):

@@ -56,9 +56,9 @@ def test_launch_lists_go_to_tensors_and_integers_to_entries():
 def test_steps_are_told_in_order_and_a_bound_simulates_nothing():
     job, told = prepare_program(PROGRAMS / "gemm_tiny.prog", "tiny"), []
     assert run_job(job, tell=told.append).result is not None
-    assert told == ["counting work", "simulating"]
+    assert told == ["simulating"]
     assert run_job(job, only_bound=True, tell=told.append).result is None
-    assert told[2:] == ["counting work"]
+    assert told[1:] == ["counting work"]
 
 
 def test_override_reaches_the_simulated_machine():

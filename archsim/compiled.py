@@ -1,0 +1,71 @@
+"""Compiled functions: one source, types from annotations, a cache that sees every edit.
+
+A function under `@compiled` runs as plain Python with ``NUMBA_DISABLE_JIT=1``. Its annotations are
+its only types: ``int`` is int64, so that it is compiled once and not anew for every literal.
+numba's cache looks at one file only, and a compiled function holds those that it calls. So the
+cache lies in a folder named by all files of `KERNEL`: an edit of any of them is another folder.
+"""
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+import numba
+import numpy as np
+from numba import boolean, int64, njit, void
+
+__all__ = ["KERNEL", "Cube", "Flat", "Rows", "cache_folder", "compiled"]
+
+Flat = Annotated[np.ndarray, int64[::1]]
+Rows = Annotated[np.ndarray, int64[:, ::1]]
+Cube = Annotated[np.ndarray, int64[:, :, ::1]]
+
+# Every file with compiled functions that call each other.
+KERNEL = (
+    "buffer.py", "cells.py", "compiled.py", "control.py", "counting.py", "dma.py", "dram_kernel.py",
+    "ends.py", "events.py", "flight.py", "kernel.py", "lanes.py", "link.py", "memory.py",
+    "ports.py", "sequencer.py", "shares.py", "tokens.py",
+)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_TYPES: dict[Any, Any] = {int: int64, bool: boolean, type(None): void}
+
+
+def cache_folder(sources: Path, base: str) -> str:
+    """Return the folder for what is compiled of `KERNEL` in the folder `sources`.
+
+    It lies in `base`; without one, beside the sources, or in the user's cache where those cannot
+    be written to.
+    """
+    digest = hashlib.sha256()
+    for name in KERNEL:
+        digest.update((sources / name).read_bytes())
+    if not base:
+        beside = sources / "__pycache__"
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archsim"
+        base = str(beside if os.access(sources, os.W_OK) else home)
+    return str(Path(base) / f"kernel-{digest.hexdigest()[:16]}")
+
+
+_config: Any = numba.config  # its attributes are made at run time
+_FOLDER = cache_folder(Path(__file__).parent, _config.CACHE_DIR)
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile `function` for the types that its annotations say."""
+    hints = get_type_hints(function, include_extras=True)
+    result = _type(hints["return"])
+    arguments = [_type(hints[name]) for name in inspect.signature(function).parameters]
+    before, _config.CACHE_DIR = _config.CACHE_DIR, _FOLDER
+    try:
+        made: _Function = njit(result(*arguments), cache=True)(function)
+    finally:
+        _config.CACHE_DIR = before
+    return made
+
+
+def _type(hint: Any) -> Any:
+    return _TYPES[hint] if hint in _TYPES else get_args(hint)[1]
