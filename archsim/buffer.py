@@ -12,7 +12,7 @@ time is in cycles. The jobs of a client follow each other; each is a number of w
 """
 
 from archsim import cells as c
-from archsim.compiled import Flat, compiled
+from archsim.compiled import Flat, compiled, entry
 
 __all__ = ["advance", "next_finish", "request", "words"]
 
@@ -57,7 +57,7 @@ def active_ports(e: Flat, group: int) -> int:
     return count
 
 
-@compiled
+@entry
 def next_finish(e: Flat, group: int) -> int:
     """Return the cycle at which the next job ends if nothing else is asked; NEVER if idle."""
     if e[group + c.G_FINISH] != c.NONE:
@@ -164,7 +164,7 @@ def serve(e: Flat, group: int, cycles: int) -> int:
     return ended
 
 
-@compiled
+@entry
 def advance(e: Flat, group: int, until: int) -> int:
     """Move to the next cycle at which jobs end, at most `until`; return how many, see `serve`."""
     finish = next_finish(e, group)
@@ -177,7 +177,7 @@ def advance(e: Flat, group: int, until: int) -> int:
     return ended
 
 
-@compiled
+@entry
 def request(
     e: Flat, group: int, index: int, client: int, asked: int, who: int, now: int
 ) -> None:

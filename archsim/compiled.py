@@ -1,6 +1,6 @@
 """Compiled functions: one source, types from annotations, a cache that sees every edit.
 
-A function under `@compiled` runs as plain Python with ``NUMBA_DISABLE_JIT=1``. Its annotations are
+A function compiled here runs as plain Python with ``NUMBA_DISABLE_JIT=1``. Its annotations are
 its only types: ``int`` is int64, so that it is compiled once and not anew for every literal.
 numba's cache looks at one file only, and a compiled function holds those that it calls. So the
 cache lies in a folder named by all files of `KERNEL`: an edit of any of them is another folder.
@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numba import boolean, int64, njit, void
 
-__all__ = ["KERNEL", "Cube", "Flat", "Rows", "cache_folder", "compiled"]
+__all__ = ["KERNEL", "Cube", "Flat", "Rows", "cache_folder", "compiled", "entry", "inlined"]
 
 Flat = Annotated[np.ndarray, int64[::1]]
 Rows = Annotated[np.ndarray, int64[:, ::1]]
@@ -55,13 +55,35 @@ _FOLDER = cache_folder(Path(__file__).parent, _config.CACHE_DIR)
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile `function` for the types that its annotations say."""
+    """Compile `function`, which other compiled functions call, for the types it is annotated with.
+
+    Python cannot call it, unless nothing is compiled; see `entry`.
+    """
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def entry(function: _Function) -> _Function:
+    """Compile `function`, which Python calls, for the types it is annotated with."""
+    return _compiled(function, no_cfunc_wrapper=True)
+
+
+def inlined(function: _Function) -> _Function:
+    """Compile `function` as a part of the one that calls it: there is only one.
+
+    numba optimises a function anew in every one above it, so that the large ones, those that
+    lead to the DRAM's, should have few above them.
+    """
+    made: _Function = njit(inline="always")(function)
+    return made
+
+
+def _compiled(function: _Function, **options: bool) -> _Function:
     hints = get_type_hints(function, include_extras=True)
     result = _type(hints["return"])
     arguments = [_type(hints[name]) for name in inspect.signature(function).parameters]
     before, _config.CACHE_DIR = _config.CACHE_DIR, _FOLDER
     try:
-        made: _Function = njit(result(*arguments), cache=True)(function)
+        made: _Function = njit(result(*arguments), cache=True, **options)(function)
     finally:
         _config.CACHE_DIR = before
     return made

@@ -1,7 +1,7 @@
 """What a queue does in all, compiled: its instructions walked without time."""
 
 from archsim import cells as c
-from archsim.compiled import Flat, compiled
+from archsim.compiled import Flat, entry
 from archsim.control import STARTED, WAITS, has_room, next_instruction, take_value
 from archsim.lanes import units_in
 from archsim.shares import share_out
@@ -12,7 +12,7 @@ __all__ = ["count_work"]
 NOP, FENCE, READ = int(Opcode.NOP), int(Opcode.FENCE), int(Opcode.READ)
 
 
-@compiled
+@entry
 def count_work(e: Flat, stream: int) -> int:
     """Walk `stream` without time and count what its units are asked; return why it stopped."""
     while True:

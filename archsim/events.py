@@ -4,7 +4,7 @@ Issues of one tick go in the order of the queues.
 """
 
 from archsim import cells as c
-from archsim.compiled import Flat, compiled
+from archsim.compiled import Flat, compiled, entry
 
 __all__ = ["at", "mark", "pop", "push", "resume"]
 
@@ -63,7 +63,7 @@ def at(e: Flat, tick: int, what: int, who: int) -> None:
     push(e, tick, number, what, who)
 
 
-@compiled
+@entry
 def resume(e: Flat, stream: int, tick: int) -> None:
     """Go on with `stream` at `tick`, after the completions there; an earlier tick holds."""
     if 0 <= e[stream + c.S_RESUMES] <= tick:
@@ -72,7 +72,7 @@ def resume(e: Flat, stream: int, tick: int) -> None:
     push(e, tick, c.ISSUES + e[stream + c.S_NUMBER], c.WALK, stream)
 
 
-@compiled
+@entry
 def mark(e: Flat, stream: int, tick: int, name: int) -> None:
     """Note that the sequencer of `stream` is in the class `name` from `tick` on, for the books."""
     last = e[stream + c.S_MARKED]

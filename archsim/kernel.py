@@ -2,7 +2,7 @@
 
 from archsim import cells as c
 from archsim import dram_kernel as dram
-from archsim.compiled import Cube, Flat, Rows, compiled
+from archsim.compiled import Cube, Flat, Rows, compiled, entry, inlined
 from archsim.control import WAITS, has_room
 from archsim.dma import move
 from archsim.ends import LOAD, came, ready
@@ -47,7 +47,7 @@ def happen(e: Flat, what: int, who: int, now: int) -> int:
     return c.GOES_ON
 
 
-@compiled
+@inlined
 def ask_for_event(
     e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, credit: Cube,
     what: int, who: int, now: int,
@@ -70,7 +70,7 @@ def ask_for_event(
     )
 
 
-@compiled
+@entry
 def run(
     e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, credit: Cube
 ) -> int:

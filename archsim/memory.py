@@ -6,7 +6,7 @@ those of `archsim.dram_kernel`, a memory each; `k`, `listed` and `trace` are com
 
 from archsim import cells as c
 from archsim import dram_kernel as dram
-from archsim.compiled import Cube, Flat, Rows, compiled
+from archsim.compiled import Cube, Flat, Rows, compiled, inlined
 from archsim.events import at
 
 __all__ = ["advance_memories", "ask_memory", "lists_fit", "memory_of"]
@@ -80,7 +80,7 @@ def describe_list(e: Flat, piece: int, base: int, kind: int, move: Flat, listed:
     return in_memory(e, low, high + size)
 
 
-@compiled
+@inlined
 def ask_memory(
     e: Flat, k: Flat, s: Rows, m: Rows, listed: Rows, started: Flat, credit: Rows,
     memory: int, port: int, kind: int, base: int, first: int, count: int,
@@ -161,7 +161,7 @@ def take_done(e: Flat, memory: int, m: Rows, started: Flat) -> bool:
     return any_done
 
 
-@compiled
+@inlined
 def advance(
     e: Flat, k: Flat, s: Rows, m: Rows, listed: Rows, started: Flat, trace: Rows,
     memory: int, until: int,
@@ -184,7 +184,7 @@ def soonest_end(e: Flat) -> int:
     return soonest
 
 
-@compiled
+@inlined
 def advance_memories(
     e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, until: int
 ) -> bool:

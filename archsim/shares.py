@@ -5,7 +5,7 @@ rules give. Python works each out once (`archsim.demand`); here they are found a
 """
 
 from archsim import cells as c
-from archsim.compiled import Flat, compiled
+from archsim.compiled import Flat, compiled, entry
 from archsim.lanes import split, units_in
 from machine.program import UNIT_LEVEL
 
@@ -60,7 +60,7 @@ def base_of(e: Flat, stream: int, tile: int, rank: int) -> int:
     return address + offset * e[tile + c.T_BITS] // 8
 
 
-@compiled
+@entry
 def hash_place(e: Flat, plan: int, block: int) -> int:
     """Return the cell of the table that holds a demand of these sizes, or that is free for it.
 
