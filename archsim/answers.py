@@ -225,7 +225,7 @@ class Answers:
                     f"end of the transfer must be at most {size}, the memory's size, not {value}")
             case c.PORT_FULL:
                 depth = int(self.memory[c.MEMORY_DEPTH])
-                raise ValueError(f"transfers of a port must be fewer than {depth}, not {value}")
+                raise ValueError(f"transfers of a port must be fewer than {depth}, not {depth}")
             case c.NO_LAUNCH_ENTRY:
                 most = len(self.lowered.program.launch) - 1
                 queue = self.lowered.streams[int(self.memory[number + c.S_NUMBER])].queue

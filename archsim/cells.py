@@ -25,7 +25,7 @@ NONE = -1  # no such place, number or time
     TOKEN_OVERFLOW,  # of token FAULT, whose count would be FAULT_VALUE
     BELOW_MEMORY,  # a transfer begins at FAULT_VALUE
     BEYOND_MEMORY,  # a transfer ends at FAULT_VALUE
-    PORT_FULL,  # of the memory: FAULT_VALUE transfers are under way
+    PORT_FULL,  # of the memory: it has all the transfers under way that it can
     NO_LAUNCH_ENTRY,  # of number FAULT_VALUE, for stream FAULT
 ) = range(11)
 GOES_ON = -1  # no reason: the kernel need not come back
@@ -132,10 +132,9 @@ H_LANE, H_MASK, H_INSIDE, H_DEMAND, SHARE = range(5)
 N_SENT, N_SENT_LAST, N_WANTED, N_WANTED_LAST, N_SINCE, CHANNEL = range(6)
 M_FIRST, M_LAST, M_PART, M_NEXT = range(4)
 
-# The memory of a chip, in its cycles, and behind it its ports.
-Y_NOW, Y_SOONEST, Y_UNDER_WAY, Y_ORDER, Y_PORTS = range(5)
-# A port of it: its oldest transfer that is not done; then the transfers, in a ring.
-X_ORDER, X_STREAM, X_PART, TRANSFER = range(4)  # ORDER is NONE where none is under way
+# The memory of a chip, in its cycles, and behind it who waits for each transfer, by its row.
+Y_NOW, Y_SOONEST, Y_UNDER_WAY, MEMORY = range(4)
+X_STREAM, X_PART, TRANSFER = range(3)
 
 # Events: when, in which order in the tick, what, to whom.
 E_TICK, E_ORDER, E_WHAT, E_WHO = range(4)

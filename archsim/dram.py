@@ -154,15 +154,15 @@ class Memory:
     def stacked(memories: "Sequence[Memory]") -> tuple[np.ndarray, ...]:
         """Return the arrays of equal memories for one compiled caller that drives them itself.
 
-        `k` and the trace are those of the first; state, transfers, started and credit are stacked
-        and from now on each memory's own. The caller sets `now` when it is done.
+        `k`, the trace and room for what is done are those of the first; state, transfers, started
+        and credit are stacked and from now on each memory's own. The caller sets `now` at its end.
         """
         first = memories[0]
         stacks = [np.stack([getattr(one, name) for one in memories])
                   for name in ("_s", "_moves", "_started", "_credit")]
         for number, one in enumerate(memories):
             one._s, one._moves, one._started, one._credit = (stack[number] for stack in stacks)
-        return first._k, first._trace, *stacks
+        return first._k, first._trace, first._done, *stacks
 
     def advance(self, until: int) -> list[Completion]:
         """Move to the first end of a transfer, or to `until` if that is earlier.

@@ -76,14 +76,14 @@ class Engine:
         from archsim.kernel import run
 
         answers = self.answers
-        k, trace, *arrays = Memory.stacked(self.memories)
-        state, moves, started, credit = arrays
+        k, trace, done, state, moves, started, credit = Memory.stacked(self.memories)
         for stream in answers.lowered.stream_places:
             mark(answers.memory, stream, 0, CLASSES.index("control"))
             resume(answers.memory, stream, 0)
         with np.errstate(over="ignore"):  # registers wrap around; only numpy's integers say so
             while True:
-                why = run(answers.memory, k, state, moves, answers.listed, started, trace, credit)
+                why = run(answers.memory, k, state, moves, answers.listed, started, trace, done,
+                          credit)
                 if why == c.ENDED:
                     break
                 if why != c.PAUSED:
@@ -100,9 +100,8 @@ class Engine:
         return [self.cells[place : place + c.STREAM].tolist() for place in places]
 
     def _memory_place(self, chip: int) -> int:
-        port = 1 + DEPTH * c.TRANSFER
-        return int(self.cells[c.AT_MEMORY]) + chip * (
-            c.Y_PORTS + int(self.cells[c.MEMORY_PORTS]) * port)
+        transfers = DEPTH * int(self.cells[c.MEMORY_PORTS])
+        return int(self.cells[c.AT_MEMORY]) + chip * (c.MEMORY + transfers * c.TRANSFER)
 
     def _stuck(self, cells: list[int]) -> str:
         """Say what a stream waits for in the end: a message, or what holds its head."""

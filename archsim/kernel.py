@@ -72,7 +72,8 @@ def ask_for_event(
 
 @entry
 def run(
-    e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, credit: Cube
+    e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, done: Flat,
+    credit: Cube,
 ) -> int:
     """Simulate until nothing is left or Python must answer; return why: see `archsim.cells`."""
     patience = PATIENCE
@@ -85,7 +86,7 @@ def run(
         if not has_room(e):
             return c.NEEDS_ROOM
         until = e[e[c.EVENT + c.PLACE] + c.E_TICK] if e[c.EVENT + c.USED] > 0 else c.NONE
-        if advance_memories(e, k, s, m, listed, started, trace, until):
+        if advance_memories(e, k, s, m, listed, started, trace, done, until):
             continue
         if until == c.NONE:
             return c.ENDED

@@ -242,8 +242,8 @@ class Lowered:
             AT_GATHERED=layout.place([0] * (2 * UNITS)))
 
     def _memories(self) -> None:
-        port = [0, *([c.NONE] * (DEPTH * c.TRANSFER))]
-        memory = [0] * c.Y_PORTS + port * (self.machine.dma.count + 1)
+        transfers = DEPTH * (self.machine.dma.count + 1)
+        memory = [0] * (c.MEMORY + transfers * c.TRANSFER)
         self._layout.set(0, AT_MEMORY=self._layout.place(memory * self.program.chips))
 
 

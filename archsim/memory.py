@@ -1,7 +1,8 @@
 """The memories of the chips in the engine's time, and who waits for each transfer.
 
 Each has a port for every DMA engine and a last one for READs. `s`, `m`, `started` and `credit` are
-those of `archsim.dram_kernel`, a memory each; `k`, `listed` and `trace` are common to all.
+those of `archsim.dram_kernel`, a memory each; `k`, `listed`, `trace` and
+`done`, room for the transfers that a call finds done, are common to all.
 """
 
 from archsim import cells as c
@@ -17,14 +18,8 @@ FOREVER = 1 << 60
 @compiled
 def memory_of(e: Flat, chip: int) -> int:
     """Return the place of a chip's memory."""
-    port = 1 + e[c.MEMORY_DEPTH] * c.TRANSFER
-    return e[c.AT_MEMORY] + chip * (c.Y_PORTS + e[c.MEMORY_PORTS] * port)
-
-
-@compiled
-def port_of(e: Flat, memory: int, port: int) -> int:
-    """Return the place of a memory's port."""
-    return memory + c.Y_PORTS + port * (1 + e[c.MEMORY_DEPTH] * c.TRANSFER)
+    transfers = e[c.MEMORY_PORTS] * e[c.MEMORY_DEPTH]
+    return e[c.AT_MEMORY] + chip * (c.MEMORY + transfers * c.TRANSFER)
 
 
 @compiled
@@ -91,13 +86,11 @@ def ask_memory(
     It is of `part`, or without one of the READ of `stream`.
     """
     cycle = max(-(-now // e[c.MEMORY_PERIOD]), e[memory + c.Y_NOW])
-    ring = port_of(e, memory, port)
     for number in range(first, first + count):
-        piece, turn = c.row(e, c.LIST, number), started[port] % e[c.MEMORY_DEPTH]
-        move = m[port * e[c.MEMORY_DEPTH] + turn]
-        under_way = started[port] - e[ring]
-        if under_way >= e[c.MEMORY_DEPTH]:
-            e[c.FAULT_VALUE] = under_way
+        piece = c.row(e, c.LIST, number)
+        place = port * e[c.MEMORY_DEPTH] + started[port] % e[c.MEMORY_DEPTH]
+        move = m[place]
+        if move[dram.M_LEFT] != c.NONE:
             return c.PORT_FULL
         if e[piece + c.Q_FIRST] == c.NONE:
             fault = describe_piece(e, piece, base, move)
@@ -110,67 +103,39 @@ def ask_memory(
         move[dram.M_KIND], move[dram.M_SINCE] = kind, cycle
         e[memory + c.Y_SOONEST] = dram.launch(
             k, s, m, listed, started, credit, port, e[memory + c.Y_NOW], equal)
-        transfer = ring + 1 + turn * c.TRANSFER
-        e[transfer + c.X_ORDER] = e[memory + c.Y_ORDER]
+        transfer = memory + c.MEMORY + place * c.TRANSFER
         e[transfer + c.X_STREAM], e[transfer + c.X_PART] = stream, part
-        e[memory + c.Y_ORDER] += 1
         e[memory + c.Y_UNDER_WAY] += 1
     return c.GOES_ON
 
 
 @compiled
-def first_done(e: Flat, memory: int, m: Rows) -> int:
-    """Return the number of the transfer that started first of those done by now; NONE if none."""
-    best, found, depth = c.NEVER, c.NONE, e[c.MEMORY_DEPTH]
-    for port in range(e[c.MEMORY_PORTS]):
-        ring = port_of(e, memory, port)
-        for turn in range(depth):
-            order, number = e[ring + 1 + turn * c.TRANSFER + c.X_ORDER], port * depth + turn
-            if order == c.NONE or order > best or m[number, dram.M_LEFT] != 0:
-                continue
-            if m[number, dram.M_LAST] <= e[memory + c.Y_NOW]:
-                best, found = order, number
-    return found
-
-
-@compiled
-def take_done(e: Flat, memory: int, m: Rows, started: Flat) -> bool:
+def take_done(e: Flat, memory: int, m: Rows, done: Flat) -> bool:
     """Tell who waits for the transfers that are done by now; return whether any is."""
-    depth = e[c.MEMORY_DEPTH]
-    found = first_done(e, memory, m)
-    any_done = found != c.NONE
-    while found != c.NONE:
-        transfer = port_of(e, memory, found // depth) + 1 + found % depth * c.TRANSFER
-        part, tick = e[transfer + c.X_PART], m[found, dram.M_LAST] * e[c.MEMORY_PERIOD]
-        e[transfer + c.X_ORDER] = c.NONE
+    count = dram.take_done(m, done, e[memory + c.Y_NOW])
+    for place in done[:count]:
+        transfer = memory + c.MEMORY + place * c.TRANSFER
+        part, tick = e[transfer + c.X_PART], m[place, dram.M_LAST] * e[c.MEMORY_PERIOD]
         e[memory + c.Y_UNDER_WAY] -= 1
-        m[found, dram.M_LEFT] = -1
         if part == c.NONE:
             at(e, tick, c.READ_DONE, e[transfer + c.X_STREAM])
         else:
             e[part + c.A_LISTS_LEFT] -= 1
             if e[part + c.A_LISTS_LEFT] == 0:
                 at(e, tick, c.MEMORY_DONE, part)
-        found = first_done(e, memory, m)
-    for port in range(e[c.MEMORY_PORTS]):
-        ring = port_of(e, memory, port)
-        while e[ring] < started[port] and (
-            e[ring + 1 + e[ring] % depth * c.TRANSFER + c.X_ORDER] == c.NONE
-        ):
-            e[ring] += 1
-    return any_done
+    return count > 0
 
 
 @inlined
 def advance(
     e: Flat, k: Flat, s: Rows, m: Rows, listed: Rows, started: Flat, trace: Rows,
-    memory: int, until: int,
+    done: Flat, memory: int, until: int,
 ) -> bool:
     """Go on to `until`, or to the first transfer that ends; return whether one did."""
     cycle = max(e[memory + c.Y_NOW], until // e[c.MEMORY_PERIOD])
     now, soonest = dram.run(k, s, m, listed, started, trace, cycle)
     e[memory + c.Y_NOW], e[memory + c.Y_SOONEST] = now, soonest
-    return soonest <= now and take_done(e, memory, m, started)
+    return soonest <= now and take_done(e, memory, m, done)
 
 
 @compiled
@@ -186,7 +151,8 @@ def soonest_end(e: Flat) -> int:
 
 @inlined
 def advance_memories(
-    e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, until: int
+    e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, done: Flat,
+    until: int,
 ) -> bool:
     """Go on to `until`; return whether a transfer ended on the way, or more is to be done.
 
@@ -205,6 +171,6 @@ def advance_memories(
     ended = False
     for chip in range(e[c.CHIPS]):
         memory = memory_of(e, chip)
-        if advance(e, k, s[chip], m[chip], listed, started[chip], trace, memory, limit):
+        if advance(e, k, s[chip], m[chip], listed, started[chip], trace, done, memory, limit):
             ended = True
     return ended or (e[c.CHIPS] > 1 and (until == c.NONE or limit < until))
