@@ -6,6 +6,7 @@ largest of these times. No latency, dependence, refresh or conflict is in it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ def _peaks(machine: Machine, macs: int, elements: int, dram_bytes: int) -> dict[
     """Return the least ticks of one chip's arrays, vector units and DRAM."""
     ticks = machine.ticks
     return {
-        "arrays": _ticks(macs, sum(a.count * a.macs_per_cycle for a in machine.arrays),
+        "arrays": _ticks(macs, sum((a.count * a.macs_per_cycle for a in machine.arrays),
+                                   Fraction()),
                          min(ticks(a.clock) for a in machine.arrays)),
         "vectors": _ticks(elements, sum(v.count * v.lanes for v in machine.vectors),
                           min(ticks(v.clock) for v in machine.vectors)),
@@ -132,5 +134,5 @@ def _ports(work: Work, cfg: BufferConfig, space: Space, period: int) -> dict[str
     return terms | {f"{name}.banks": _ticks(sum(words.values()), cfg.banks, period)}
 
 
-def _ticks(amount: int, per_cycle: int, period: int) -> int:
+def _ticks(amount: int, per_cycle: int | Fraction, period: int) -> int:
     return -(-amount // per_cycle) * period

@@ -99,8 +99,12 @@ def _load(step, count, weight, valid, weights, state, queue):
 
 
 @njit(cache=True)
-def _transfers(table, delay, commands_valid, acts_valid, weights_valid, sums_ready):
-    """Schedule the tiles of `table`, int64 [tiles, 4]: is os, m, k, emits."""
+def _transfers(table, delay, interval, merge, commands_valid, acts_valid, weights_valid,
+               sums_ready):
+    """Schedule the tiles of `table`, int64 [tiles, 4]: is os, m, k, emits.
+
+    Activations enter `interval` steps apart; an os tile ends `merge` steps after its last pair.
+    """
     commands = np.zeros_like(commands_valid)
     acts = np.zeros_like(acts_valid)
     weights = np.zeros_like(weights_valid)
@@ -109,8 +113,9 @@ def _transfers(table, delay, commands_valid, acts_valid, weights_valid, sums_rea
              np.zeros(rows, np.int64), np.zeros(rows, np.int64))
     state = np.zeros(4, np.int64)
     act = weight = 0  # beats that have entered
-    moved, last = 0, -1  # the command in front: step in which it began to run, its last activation
+    moved, end = 0, -1  # the command in front: step in which it began to run, in which it ended
     weights_open = slot_open = 0  # first step free for weights, for a row of sums
+    act_open = 0  # ... for activations
 
     for tile in range(len(table)):
         os, m, k, emits = table[tile]
@@ -123,30 +128,33 @@ def _transfers(table, delay, commands_valid, acts_valid, weights_valid, sums_rea
         if not os:
             step = max(loaded, weights_open)
             loaded = _load(step, k, weight, weights_valid, weights, state, queue)
-        moved = max(loaded, last)
+        moved = max(loaded, end)
 
-        # Run: one beat of activations a step; a row of sums needs a slot of its own.
-        step = moved + 1
+        # Run: one beat of activations an interval; a row of sums needs a slot of its own.
+        step = max(moved + 1, act_open)
         for beat in range(k if os else m):
             valid = max(acts_valid[act], weights_valid[weight + beat]) if os else acts_valid[act]
             if not os or beat == k - 1:
                 step = max(step, slot_open)
-            last = _enter(step, valid, ACTS, state, queue)
-            acts[act] = _cycle(last, ACTS, state, queue)
+            end = _enter(step, valid, ACTS, state, queue)
+            acts[act] = _cycle(end, ACTS, state, queue)
             if os:
                 weights[weight + beat] = acts[act]
             elif emits:
-                _push(last + delay, state, queue)
-            if os or beat == 0:
-                weights_open = last + os
+                _push(end + delay, state, queue)
+            if beat == 0:
+                weights_open = end
             act += 1
-            step = last + 1
+            step = act_open = end + interval
         weight += k
 
-        # Leave: the rows of an os tile take the slots from its last pair on.
-        slot_open = last + (m if os else 1)
+        # Leave: the rows of an os tile take the slots from its end on.
+        if os:
+            end += merge
+            weights_open = end + 1
+        slot_open = end + (m if os else 1)
         for row in range(m if os and emits else 0):
-            _push(last + row + delay, state, queue)
+            _push(end + row + delay, state, queue)
     return commands, acts, weights, queue[3], queue[4]
 
 
@@ -186,6 +194,8 @@ def transfers(
     return Transfers(*_transfers(
         _table(cfg, tiles),
         cfg.latency_cycles - 1,
+        cfg.initiation_interval_cycles,
+        cfg.pe.merge_cycles,
         _times("commands_valid", commands_valid, len(tiles)),
         _times("acts_valid", acts_valid, sum(tile.act_beats for tile in tiles)),
         _times("weights_valid", weights_valid, sum(tile.weight_beats for tile in tiles)),
@@ -194,27 +204,29 @@ def transfers(
 
 
 @njit(cache=True)
-def _tile_times(table, delay, commands_valid, acts_valid, weights_valid):
+def _tile_times(table, delay, interval, merge, commands_valid, acts_valid, weights_valid):
     """Schedule whole tiles in closed form: once offered, the beats of a tile follow at once."""
     out = np.zeros((5, len(table)), np.int64)
-    moved, last = 0, -1
-    weights_open = slot_open = 0
+    moved, end = 0, -1
+    weights_open = slot_open = act_open = 0
     for tile in range(len(table)):
         os, m, k, _ = table[tile]
         loaded = max(moved, commands_valid[tile]) + 1
         if os:
-            moved = max(loaded, last)
-            first = max(moved + 1, acts_valid[tile], weights_valid[tile])
-            last = max(first + k - 1, slot_open)
+            moved = max(loaded, end)
+            first = max(moved + 1, act_open, acts_valid[tile], weights_valid[tile])
+            last = max(first + (k - 1) * interval, slot_open)
             if k == 1:
                 first = last
-            first_weight, weights_open, slot, slot_open = first, last + 1, last, last + m
+            slot = end = last + merge
+            first_weight, weights_open, slot_open = first, end + 1, end + m
         else:
             first_weight = max(loaded, weights_open, weights_valid[tile])
-            moved = max(first_weight + k - 1, last)
-            first = max(moved + 1, acts_valid[tile], slot_open)
-            last = first + m - 1
-            weights_open, slot, slot_open = first, first, last + 1
+            moved = max(first_weight + k - 1, end)
+            first = max(moved + 1, act_open, acts_valid[tile], slot_open)
+            last = end = first + (m - 1) * interval
+            weights_open, slot, slot_open = first, first, end + 1
+        act_open = last + interval
         out[:, tile] = first_weight, first, last, slot + delay + 1, slot_open + delay
     return out
 
@@ -236,6 +248,8 @@ def tile_times(
     return TileTimes(*_tile_times(
         _table(cfg, tiles),
         cfg.latency_cycles - 1,
+        cfg.initiation_interval_cycles,
+        cfg.pe.merge_cycles,
         _times("commands_valid", commands_valid, len(tiles)),
         _times("acts_valid", acts_valid, len(tiles)),
         _times("weights_valid", weights_valid, len(tiles)),

@@ -1,9 +1,14 @@
-"""What the systolic array computes: exact integer matmul, and a run of its commands on data."""
+"""What the systolic array computes: exact integer matmul, and a run of its commands on data.
+
+Beats are arrays of codes (``golden.pe``): of activations [beats, rows * lanes], of weights
+[beats, cols * lanes], the lanes of an element side by side.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from golden.pe import add, tile_sums
 from machine.systolic import SystolicConfig, Tile, Work
 
 __all__ = ["assemble", "lay_out", "matmul", "run", "wrap"]
@@ -40,9 +45,11 @@ def matmul(a: np.ndarray, w: np.ndarray, acc_bits: int = 32) -> np.ndarray:
 
 def _product(cfg: SystolicConfig, tile: Tile, acts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the m rows of sums of one tile, from its beats."""
-    if tile.dataflow == "ws":
-        return matmul(acts[:, : tile.k], weights, cfg.acc_bits)
-    return matmul(acts[:, : tile.m].T, weights, cfg.acc_bits)
+    lanes = cfg.pe.k_lanes
+    a = acts.reshape(-1, cfg.rows, lanes)
+    w = weights.reshape(-1, cfg.cols, lanes).swapaxes(1, 2)
+    a = a[:, : tile.k] if tile.dataflow == "ws" else a[:, : tile.m].swapaxes(0, 1)
+    return tile_sums(cfg, tile.dataflow, a, w)
 
 
 def run(
@@ -50,7 +57,8 @@ def run(
 ) -> np.ndarray:
     """Return the beats of sums, int64 [beats, cols], that `tiles` send.
 
-    `acts` is int [beats, rows] and `weights` int [beats, cols], the beats of all tiles in turn.
+    `acts` [beats, rows * lanes] and `weights` [beats, cols * lanes] are the beats of all tiles in
+    turn.
     A ``ws`` tile takes m rows of activations (elements from k on are ignored) and k rows of
     weights; an ``os`` tile takes k columns of activations (elements from m on are ignored) and k
     rows of weights. Stored rows start as zero, as after power-up. Raises ``ValueError`` for a tile
@@ -72,7 +80,7 @@ def run(
 
         rows = slice(tile.acc_row, tile.acc_row + tile.m)
         if tile.accumulate:
-            sums = wrap(stored[rows] + sums, cfg.acc_bits)
+            sums = add(cfg, stored[rows], sums)
         if tile.emit:
             sent.append(sums)
         else:
@@ -83,22 +91,34 @@ def run(
 def lay_out(
     cfg: SystolicConfig, works: Sequence[Work], a: np.ndarray, w: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the beats of activations [beats, rows] and of weights [beats, cols] for `works`.
+    """Return the beats of activations and of weights for `works`.
 
-    `a` is int [M, K] and `w` int [K, N]; what lies outside them is zero.
+    `a` [M, K] and `w` [K, N] are codes; what lies outside them is code 0.
     """
-    acts = [np.zeros((0, cfg.rows), np.int64)]
-    weights = [np.zeros((0, cfg.cols), np.int64)]
+    lanes = cfg.pe.k_lanes
+    acts = [np.zeros((0, cfg.rows * lanes), np.int64)]
+    weights = [np.zeros((0, cfg.cols * lanes), np.int64)]
     for tile, m_from, n_from, k_from in works:
-        block = a[m_from : m_from + tile.m, k_from : k_from + tile.k]
-        acts.append(_widen(block if tile.dataflow == "ws" else block.T, cfg.rows))
-        weights.append(_widen(w[k_from : k_from + tile.k, n_from : n_from + cfg.cols], cfg.cols))
+        k = slice(k_from, k_from + tile.k * lanes)
+        a_block = _lanes(a[m_from : m_from + tile.m, k], tile.k, lanes)
+        if tile.dataflow == "os":
+            a_block = a_block.swapaxes(0, 1)
+        acts.append(_widen(a_block, cfg.rows))
+        w_block = _lanes(w[k, n_from : n_from + cfg.cols].T, tile.k, lanes)
+        weights.append(_widen(w_block.swapaxes(0, 1), cfg.cols))
     return np.concatenate(acts), np.concatenate(weights)
 
 
+def _lanes(block: np.ndarray, beats: int, lanes: int) -> np.ndarray:
+    """Return int [n, at most beats * lanes] as int64 [n, beats, lanes], zeros behind."""
+    padded = np.pad(block.astype(np.int64), ((0, 0), (0, beats * lanes - block.shape[1])))
+    return padded.reshape(len(block), beats, lanes)
+
+
 def _widen(block: np.ndarray, width: int) -> np.ndarray:
-    """Return int [n, any] as int64 [n, width], zeros on the right."""
-    return np.pad(block.astype(np.int64), ((0, 0), (0, width - block.shape[1])))
+    """Return int64 [n, any, lanes] as [n, width * lanes], zeros on the right."""
+    padded = np.pad(block, ((0, 0), (0, width - block.shape[1]), (0, 0)))
+    return padded.reshape(len(block), -1)
 
 
 def assemble(works: Sequence[Work], sums: np.ndarray, m: int, n: int) -> np.ndarray:

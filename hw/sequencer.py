@@ -110,6 +110,9 @@ class Loader(wiring.Component):
 class Runner(wiring.Component):
     """Holds the command whose activations enter, with weights beside them if ``os``.
 
+    Activations enter ``cfg.initiation_interval_cycles`` steps apart. An ``os`` tile ends when its
+    partial sums are merged, ``merge_cycles`` after its last beat; until then nothing enters.
+
     Members
     -------
     step : In(1)
@@ -163,24 +166,44 @@ class Runner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        interval, merge = self.cfg.initiation_interval_cycles, self.cfg.pe.merge_cycles
         valid, count = Signal(), Signal(16)
         command = Signal(COMMAND)
         is_os = _is_os(self.cfg, command)
 
+        # Steps before the next beat may enter, or before partial sums are merged.
+        gap, merging = Signal(range(max(interval, merge, 2))), Signal()
+        waits = Signal()
+        m.d.comb += waits.eq(gap != 0)
+        with m.If(self.step & waits):
+            m.d.sync += gap.eq(gap - 1)
+
         # A beat enters unless its sums would meet those of a tile in front.
-        first, last, ready, fire = Signal(), Signal(), Signal(), Signal()
+        first, last, ready, fire, end = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             first.eq(count == 0),
             last.eq(count == Mux(is_os, command.k_last, command.m_last)),
-            ready.eq(self.step & valid & (~self.busy | (is_os & ~last))),
+            ready.eq(self.step & valid & ~waits & ~merging & (~self.busy | (is_os & ~last))),
             self.acts_ready.eq(ready & (~is_os | self.weights_valid)),
             self.weights_ready.eq(ready & is_os & self.acts_valid),
             fire.eq(self.acts_ready & self.acts_valid),
             self.open.eq(~valid | (~is_os & (~first | fire))),
-            self.free.eq(~valid | (fire & last)),
+            self.free.eq(~valid | end),
         ]
         with m.If(fire):
-            m.d.sync += [count.eq(count + 1), valid.eq(~last)]
+            m.d.sync += [count.eq(count + 1), gap.eq(interval - 1)]
+
+        # The tile ends with its last beat, or once its partial sums are merged.
+        if merge > 0:
+            m.d.comb += end.eq(Mux(merging, self.step & ~waits, fire & last & ~is_os))
+            with m.If(fire & last & is_os):
+                m.d.sync += [gap.eq(merge - 1), merging.eq(1)]
+            with m.Elif(end):
+                m.d.sync += merging.eq(0)
+        else:
+            m.d.comb += end.eq(fire & last)
+        with m.If(end):
+            m.d.sync += valid.eq(0)
         with m.If(self.move):
             following = data.View(COMMAND, self.command)
             m.d.sync += [valid.eq(1), command.eq(self.command), count.eq(0)]
@@ -196,7 +219,7 @@ class Runner(wiring.Component):
             control.first.eq(first),
             control.last.eq(last),
             control.load.eq(fire & is_os),
-            self.slot.valid.eq(fire & (~is_os | last)),
+            self.slot.valid.eq(Mux(is_os, end, fire)),
             self.slot.accumulate.eq(command.accumulate),
             self.slot.emit.eq(command.emit),
             self.slot.row.eq(command.acc_row + Mux(is_os, 0, count)),

@@ -55,7 +55,7 @@ class Edge(wiring.Component):
     """Control of every row: row r does what row 0 did r steps ago.
 
     Accepted weights end at their row; the sums of an ``os`` tile wait in row r until those of the
-    last row are complete, ``rows - 1 - r`` steps.
+    last row are complete, ``rows - 1 - r`` steps, and while partial sums merge.
 
     Members
     -------
@@ -80,7 +80,7 @@ class Edge(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        rows = self.cfg.rows
+        rows, merge = self.cfg.rows, self.cfg.pe.merge_cycles
         above, hops = data.View(CONTROL, self.control), self.hops
         for row in range(rows):
             # Row 0 takes the entry as it is, a later row the row above one step later.
@@ -95,10 +95,10 @@ class Edge(wiring.Component):
                 above, hops = here, left
 
             # Steps that the sums of this row have to wait.
-            wait = Signal(range(rows), name=f"wait_{row}")
+            wait = Signal(range(rows + merge), name=f"wait_{row}")
             with m.If(self.step):
                 with m.If(here.mac & here.os & here.last):
-                    m.d.sync += wait.eq(rows - 1 - row)
+                    m.d.sync += wait.eq(rows - 1 - row + merge)
                 with m.Elif(wait != 0):
                     m.d.sync += wait.eq(wait - 1)
             out = data.View(CONTROL, self.controls.word_select(row, CONTROL_BITS))

@@ -22,7 +22,8 @@ from amaranth.hdl import (
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.pe import CONTROL_BITS, IntMac
+from hw.pe import CONTROL_BITS, Element
+from hw.pe_kinds import adder
 from hw.sequencer import Sequencer, slot_layout
 from hw.skew import Edge, Skew
 from hw.stream import PairQueue
@@ -32,7 +33,7 @@ __all__ = ["Collector", "Column", "Grid", "Systolic"]
 
 
 def _body(
-    component: type[IntMac] | type["Column"], cfg: SystolicConfig, library: str | None
+    component: type[Element] | type["Column"], cfg: SystolicConfig, library: str | None
 ) -> tuple[wiring.PureInterface, Elaboratable]:
     """Return ports and elaboratable of a `component` of `cfg`.
 
@@ -59,13 +60,13 @@ class Column(wiring.Component):
         Step: registers change only in a cycle with ``en``.
     controls : In(rows * 6)
         `CONTROL` of each row; row r lies at bit ``6 * r``.
-    acts : In(rows * a_bits)
-        Activation of each row; row r lies at bit ``r * a_bits``.
-    weight : In(w_bits)
-        Weight of row 0.
+    acts : In(rows * act_port_bits)
+        Activations of each row; row r lies at bit ``r * act_port_bits``.
+    weight : In(weight_bits)
+        Weights of row 0.
     next_controls : Out(rows * 6)
         ``controls`` one step later, for the column to the right.
-    next_acts : Out(rows * a_bits)
+    next_acts : Out(rows * act_port_bits)
         ``acts`` one step later, for the column to the right.
     sum : Out(acc_bits)
         Sum register of the last row.
@@ -77,10 +78,10 @@ class Column(wiring.Component):
         return wiring.Signature({
             "en": In(1),
             "controls": In(CONTROL_BITS * cfg.rows),
-            "acts": In(cfg.act_beat_bits),
-            "weight": In(cfg.w_bits),
+            "acts": In(cfg.act_port_bits * cfg.rows),
+            "weight": In(cfg.weight_bits),
             "next_controls": Out(CONTROL_BITS * cfg.rows),
-            "next_acts": Out(cfg.act_beat_bits),
+            "next_acts": Out(cfg.act_port_bits * cfg.rows),
             "sum": Out(cfg.acc_bits),
         })
 
@@ -94,15 +95,15 @@ class Column(wiring.Component):
         cfg = self.cfg
         weight, total = self.weight, Const(0, cfg.acc_bits)
         for row in range(cfg.rows):
-            pe, m.submodules[f"pe_{row}"] = _body(IntMac, cfg, self.library)
+            pe, m.submodules[f"pe_{row}"] = _body(Element, cfg, self.library)
             m.d.comb += [
                 pe.en.eq(self.en),
                 pe.control.eq(self.controls.word_select(row, CONTROL_BITS)),
-                pe.act.eq(self.acts.word_select(row, cfg.a_bits)),
+                pe.act.eq(self.acts.word_select(row, cfg.act_port_bits)),
                 pe.weight.eq(weight),
                 pe.sum.eq(total),
                 self.next_controls.word_select(row, CONTROL_BITS).eq(pe.next_control),
-                self.next_acts.word_select(row, cfg.a_bits).eq(pe.next_act),
+                self.next_acts.word_select(row, cfg.act_port_bits).eq(pe.next_act),
             ]
             weight, total = pe.next_weight, pe.next_sum
         m.d.comb += self.sum.eq(total)
@@ -120,10 +121,10 @@ class Grid(wiring.Component):
         Step: registers change only in a cycle with ``en``.
     controls : In(rows * 6)
         `CONTROL` of each row of column 0; row r lies at bit ``6 * r``.
-    acts : In(rows * a_bits)
-        Activations of column 0; element e lies at bit ``e * a_bits``.
-    weights : In(cols * w_bits)
-        Weights of row 0; column c lies at bit ``c * w_bits``.
+    acts : In(rows * act_port_bits)
+        Activations of column 0; element e lies at bit ``e * act_port_bits``.
+    weights : In(cols * weight_bits)
+        Weights of row 0; column c lies at bit ``c * weight_bits``.
     sums : Out(cols * acc_bits)
         Sum registers of the last row; column c lies at bit ``c * acc_bits``.
     """
@@ -134,7 +135,7 @@ class Grid(wiring.Component):
         super().__init__({
             "en": In(1),
             "controls": In(CONTROL_BITS * cfg.rows),
-            "acts": In(cfg.act_beat_bits),
+            "acts": In(cfg.act_port_bits * cfg.rows),
             "weights": In(cfg.weight_beat_bits),
             "sums": Out(cfg.sum_beat_bits),
         })
@@ -143,14 +144,14 @@ class Grid(wiring.Component):
         m = Module()
         cfg = self.cfg
         controls = self.controls
-        acts = Cat(self.acts.word_select(e, cfg.a_bits) for e in reversed(range(cfg.rows)))
+        acts = Cat(self.acts.word_select(e, cfg.act_port_bits) for e in reversed(range(cfg.rows)))
         for col in range(cfg.cols):
             column, m.submodules[f"column_{col}"] = _body(Column, cfg, self.library)
             m.d.comb += [
                 column.en.eq(self.en),
                 column.controls.eq(controls),
                 column.acts.eq(acts),
-                column.weight.eq(self.weights.word_select(col, cfg.w_bits)),
+                column.weight.eq(self.weights.word_select(col, cfg.weight_bits)),
                 self.sums.word_select(col, cfg.acc_bits).eq(column.sum),
             ]
             controls, acts = column.next_controls, column.next_acts
@@ -214,11 +215,19 @@ class Collector(wiring.Component):
                 m.d.comb += write.addr.eq(slot.row)
                 m.d.comb += write.en.eq(1)
 
-        # Add column by column.
-        for col in range(cfg.cols):
-            added = Mux(slot.accumulate, stored.word_select(col, cfg.acc_bits), 0)
-            m.d.comb += row.word_select(col, cfg.acc_bits).eq(
-                self.sums.word_select(col, cfg.acc_bits) + added)
+        # Add column by column, as the elements do.
+        for col in range(cfg.cols if cfg.acc_rows > 0 else 0):
+            m.submodules[f"adder_{col}"] = total = adder(cfg, 1)
+            sum_ = self.sums.word_select(col, cfg.acc_bits)
+            m.d.comb += [
+                total.en.eq(self.step),
+                total.merge.eq(1),
+                total.other.eq(sum_),
+                total.addend.eq(stored.word_select(col, cfg.acc_bits)),
+                row.word_select(col, cfg.acc_bits).eq(Mux(slot.accumulate, total.o, sum_)),
+            ]
+        if cfg.acc_rows == 0:
+            m.d.comb += row.eq(self.sums)
 
         m.d.comb += [
             self.o_valid.eq(self.step & slot.valid & slot.emit),
@@ -228,15 +237,16 @@ class Collector(wiring.Component):
 
 
 class Systolic(wiring.Component):
-    """Systolic array: multiplies tiles of signed integers as commands say, in order.
+    """Systolic array: multiplies tiles as commands say, in order.
 
-    Throughput is one beat of every stream a cycle; a ``ws`` tile follows the one in front after
+    Throughput is one beat of every stream a cycle, of activations one in
+    ``cfg.initiation_interval_cycles``; a ``ws`` tile follows the one in front after
     ``cfg.ws_tile_cycles``, an ``os`` tile after ``cfg.os_tile_cycles``, with nothing added. Rows of
     sums are offered ``cfg.latency_cycles`` after the row of activations (``ws``), row j of an
-    ``os`` tile j cycles later than that after its last pair. While two rows of sums wait to be
-    taken the array stands still. Sums wrap at ``acc_bits``. Reset abandons all commands; stored
-    rows keep their contents. Commands are not checked: ``machine.systolic.Tile.check`` states
-    what is legal.
+    ``os`` tile ``merge_cycles`` + j cycles later than that after its last pair. While two rows of
+    sums wait to be taken the array stands still. Integer sums wrap at ``acc_bits``. Reset abandons
+    all commands; stored rows keep their contents. Commands are not checked:
+    ``machine.systolic.Tile.check`` states what is legal.
 
     Parameters
     ----------
@@ -244,21 +254,22 @@ class Systolic(wiring.Component):
         Sizes.
     library : str or None
         If given, columns and elements are instances of the Verilog modules ``<library>_column``
-        and ``<library>_intmac``; otherwise they are part of the design, as a simulator needs.
+        and ``<library>_element``; otherwise they are part of the design, as a simulator needs.
 
     Members
     -------
     i_commands : In(stream)
         Command words of 64 bits, laid out as ``machine.systolic.COMMAND_FIELDS``.
     i_acts : In(stream)
-        Beats of activations: element e, signed, at bit ``e * a_bits``. ``ws``: a row, element e
-        meets weight row e, elements from k on are ignored. ``os``: a column, element e makes sum
-        row e. ``ready`` may depend on the ``valid`` of ``i_weights``.
+        Beats of activations: lane l of element e at bit ``(e * k_lanes + l) * a_bits``. ``ws``: a
+        row, element e meets weight row e, elements from k on are ignored. ``os``: a column,
+        element e makes sum row e. ``ready`` may depend on the ``valid`` of ``i_weights``.
     i_weights : In(stream)
-        Beats of weights: column c, signed, at bit ``c * w_bits``; rows of the tile in turn.
+        Beats of weights: lane l of column c at bit ``(c * k_lanes + l) * w_bits``; rows of the
+        tile in turn.
         ``ready`` may depend on the ``valid`` of ``i_acts``.
     o_sums : Out(stream)
-        Beats of sums: column c, signed, at bit ``c * acc_bits``; rows of the tile in turn.
+        Beats of sums: column c at bit ``c * acc_bits``; rows of the tile in turn.
     """
 
     def __init__(self, cfg: SystolicConfig, library: str | None = None):
@@ -289,15 +300,20 @@ class Systolic(wiring.Component):
             self.i_weights.ready.eq(sequencer.weights_ready),
         ]
 
-        # Input registers; unused elements of an activation beat become zero.
+        # Input registers; unused elements of an activation beat become zero, and are told apart
+        # where that is not the number zero.
         m.submodules.edge = edge = Edge(cfg)
-        m.submodules.acts = acts = Skew(cfg.a_bits, tuple(reversed(range(cfg.rows))))
-        m.submodules.weights = weights = Skew(cfg.w_bits, tuple(range(cfg.cols)))
-        used = Cat(bit.replicate(cfg.a_bits) for bit in sequencer.used)
+        m.submodules.acts = acts = Skew(cfg.act_port_bits, tuple(reversed(range(cfg.rows))))
+        m.submodules.weights = weights = Skew(cfg.weight_bits, tuple(range(cfg.cols)))
+        used = sequencer.used
+        elements = Cat(
+            Cat(self.i_acts.payload.word_select(e, cfg.act_bits) & used[e].replicate(cfg.act_bits),
+                used[e].replicate(cfg.act_port_bits - cfg.act_bits))
+            for e in range(cfg.rows))
         with m.If(step):
             m.d.sync += edge.control.eq(sequencer.control)
             m.d.sync += edge.hops.eq(sequencer.hops)
-            m.d.sync += acts.i.eq(self.i_acts.payload & used)
+            m.d.sync += acts.i.eq(elements)
             m.d.sync += weights.i.eq(self.i_weights.payload)
 
         # The grid, and its sums straightened.

@@ -13,7 +13,7 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 
 from hw.axi import REGISTERS, SystolicAxi
-from hw.pe import IntMac
+from hw.pe import Element
 from hw.systolic import Column, Systolic
 from machine.errors import unknown
 from machine.systolic import COMMAND_FIELDS, SystolicConfig
@@ -109,7 +109,7 @@ def emit_systolic(
             for field, low, width in COMMAND_FIELDS
         ],
     }
-    parts = [(f"{name}_intmac", IntMac(cfg)), (f"{name}_column", Column(cfg, library=name))]
+    parts = [(f"{name}_element", Element(cfg)), (f"{name}_column", Column(cfg, library=name))]
     if wrap is None:
         return emit(Systolic(cfg, library=name), name, directory, parts=parts, facts=facts)
     facts["registers"] = [register._asdict() for register in REGISTERS]

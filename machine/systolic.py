@@ -7,16 +7,21 @@ The array multiplies tiles. A command names one tile, in one of two dataflows:
 ``os``  output-stationary: ``k`` pairs (column of activations, row of weights) stream in, the sums
         stay in the elements, then ``m`` rows of sums leave. ``m`` is at most ``rows``.
 
+An element may take several activations and weights a beat (``pe.k_lanes``): a tile's ``k`` counts
+beats of them, the k of a matmul single products.
+
 Time is counted in cycles of the array's own clock, with cycle 0 the one that takes the command.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from machine.config import Fidelity, config, require
-from machine.pe import PeConfig
+from machine.formats import Format, format_named
+from machine.pe import PeConfig, limits
 
 __all__ = [
     "COMMAND_BITS",
@@ -31,6 +36,7 @@ __all__ = [
     "matmul_cycles",
     "matmul_tiles",
     "pack_tile",
+    "signed_bits",
 ]
 
 Dataflow = Literal["ws", "os"]
@@ -54,16 +60,16 @@ FIDELITIES: tuple[Fidelity, ...] = ("rtl", "peer:scale-sim")
 
 @config
 class SystolicConfig:
-    """A group of equal systolic arrays of signed integer multiply-accumulate elements."""
+    """A group of equal systolic arrays of multiply-accumulate elements."""
 
     kind: Literal["systolic"] = "systolic"
     name: str = "array"  # prefix of the instances' names
     count: int = 1  # identical arrays
     rows: int  # elements an activation beat feeds: k of a ws tile, m of an os tile
     cols: int  # elements a weight beat feeds: columns of a row of sums
-    a_bits: int = 8  # signed activations
-    w_bits: int = 8  # signed weights
-    acc_bits: int = 32  # signed sums; they wrap
+    a_bits: int = 8  # of an activation; signed integers, unless the element says otherwise
+    w_bits: int = 8  # of a weight as the elements hold it, likewise
+    acc_bits: int = 32  # of a sum; integers are signed and wrap
     acc_rows: int = 512  # rows of sums kept for accumulation over k tiles; 0: no such memory
     dataflows: tuple[Dataflow, ...] = ("os", "ws")  # what a command may select
     pe: PeConfig = Field(default_factory=PeConfig)
@@ -74,9 +80,6 @@ class SystolicConfig:
         for name in ("count", "rows", "cols"):
             value = getattr(self, name)
             require(value >= 1, name, "at least 1", value)
-        for name in ("a_bits", "w_bits"):
-            value = getattr(self, name)
-            require(2 <= value <= 16, name, "from 2 to 16", value)
         require(0 <= self.acc_rows <= MAX_LENGTH, "acc_rows", f"from 0 to {MAX_LENGTH}",
                 self.acc_rows)
         flows = self.dataflows
@@ -84,20 +87,94 @@ class SystolicConfig:
                 "one or more different ones of 'os', 'ws'", flows)
         require(self.fidelity in FIDELITIES, "fidelity", f"one of {', '.join(FIDELITIES)}",
                 self.fidelity)
-        least = self.a_bits + self.w_bits + (self.rows - 1).bit_length()
+        self._check_element()
+        self._check_sums()
+
+    def _check_element(self) -> None:
+        """Raise ``ValueError`` where the array and its element do not fit each other."""
+        pe, fixed = self.pe, self.pe.fixed
+        for name, (least, most) in (("a_bits", fixed.act_bits), ("w_bits", fixed.weight_bits)):
+            value = getattr(self, name)
+            what = f"from {least} to {most}" if least < most else str(least)
+            require(least <= value <= most, name, what, value)
+        for name, fmt in (("a_bits", self.act_format), ("w_bits", self.operand_format)):
+            value = getattr(self, name)
+            require(value == fmt.bits, name, f"{fmt.bits}, the bits of {fmt.name}", value)
+        require(pe.add_cycles == 1 or self.dataflows == ("os",), "dataflows",
+                f"('os',) for an adder of {pe.add_cycles} cycles", self.dataflows)
+        plain = pe.k_lanes == self.initiation_interval_cycles == 1
+        require(plain or self.fidelity == "rtl", "fidelity",
+                "rtl for elements of more than one product or step a beat", self.fidelity)
+
+    def _check_sums(self) -> None:
+        """Raise ``ValueError`` if a tile's sum of products can leave the accumulator."""
+        if not self.pe.fixed.integer:
+            return
+        low, high = self.product_limits
+        count = self.rows * self.pe.k_lanes
+        least = signed_bits(count * low, count * high)
+        names = f"{self.act_format.name} by {self.operand_format.name}"
         require(least <= self.acc_bits <= 64, "acc_bits",
-                f"from {least} (for {self.rows} products of {self.a_bits} by {self.w_bits} bits) "
-                "to 64", self.acc_bits)
+                f"from {least} (for {count} products of {names}) to 64", self.acc_bits)
+
+    @property
+    def act_format(self) -> Format:
+        """Format of one activation."""
+        return format_named(self.pe.a_format or self.pe.fixed.act.format(self.a_bits))
+
+    @property
+    def weight_format(self) -> Format:
+        """Format of one weight as it is stored."""
+        return format_named(self.pe.w_format or self.pe.fixed.weight.format(self.w_bits))
+
+    @property
+    def operand_format(self) -> Format:
+        """Format of one weight as the elements hold it."""
+        decoded = self.pe.fixed.operand
+        return format_named(decoded) if decoded else self.weight_format
+
+    @property
+    def product_limits(self) -> tuple[int, int]:
+        """Lowest and highest product of an activation and a weight, both integers."""
+        ends = [a * w for a in limits(self.act_format) for w in limits(self.operand_format)]
+        return min(ends), max(ends)
+
+    @property
+    def product_bits(self) -> int:
+        """Bits of the sum of one element's products in a beat, a signed integer."""
+        low, high = self.product_limits
+        return signed_bits(self.pe.k_lanes * low, self.pe.k_lanes * high)
+
+    @property
+    def act_bits(self) -> int:
+        """Bits of one element's activations in a beat; lane l lies at bit ``l * a_bits``.
+
+        What the lanes share lies above them.
+        """
+        return self.pe.k_lanes * self.a_bits + self.pe.fixed.act_shared_bits
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of one element's weights in a beat; lane l lies at bit ``l * w_bits``.
+
+        What the lanes share lies above them.
+        """
+        return self.pe.k_lanes * self.w_bits + self.pe.fixed.weight_shared_bits
+
+    @property
+    def act_port_bits(self) -> int:
+        """Bits of an element's activation port: ``act_bits``, and whether they count if masked."""
+        return self.act_bits + self.pe.fixed.masked
 
     @property
     def act_beat_bits(self) -> int:
-        """Width of one beat of activations; element e lies at bit ``e * a_bits``."""
-        return self.rows * self.a_bits
+        """Width of one beat of activations; element e lies at bit ``e * act_bits``."""
+        return self.rows * self.act_bits
 
     @property
     def weight_beat_bits(self) -> int:
-        """Width of one beat of weights; column c lies at bit ``c * w_bits``."""
-        return self.cols * self.w_bits
+        """Width of one beat of weights; column c lies at bit ``c * weight_bits``."""
+        return self.cols * self.weight_bits
 
     @property
     def sum_beat_bits(self) -> int:
@@ -105,9 +182,29 @@ class SystolicConfig:
         return self.cols * self.acc_bits
 
     @property
-    def macs_per_cycle(self) -> int:
+    def macs_per_beat(self) -> int:
+        """Multiply-accumulates of one beat of activations, all elements busy."""
+        return self.rows * self.cols * self.pe.k_lanes
+
+    @property
+    def macs_per_cycle(self) -> Fraction:
         """Multiply-accumulates a cycle of one array, all elements busy."""
-        return self.rows * self.cols
+        return Fraction(self.macs_per_beat, self.initiation_interval_cycles)
+
+    @property
+    def initiation_interval_cycles(self) -> int:
+        """Cycles between two beats of activations."""
+        return self.pe.initiation_interval_cycles(self.w_bits)
+
+    @property
+    def multiply_cycles(self) -> int:
+        """Steps from a beat at an element's inputs to the sum of its products at the adder."""
+        return self.pe.multiply_cycles(self.w_bits)
+
+    @property
+    def depth_cycles(self) -> int:
+        """Steps from a beat at an element's inputs to its sum register."""
+        return self.multiply_cycles + self.pe.add_cycles
 
     @property
     def latency_cycles(self) -> int:
@@ -115,9 +212,13 @@ class SystolicConfig:
 
         One for the input register, ``rows - 1 + cols - 1`` for the skew, the element's depth, one
         for the output queue. In ``os`` the row of sums j counts from the j-th cycle after the last
-        pair of its tile.
+        pair of its tile and the ``merge_cycles`` of the element.
         """
-        return self.rows + self.cols + self.pe.depth_cycles
+        return self.rows + self.cols + self.depth_cycles
+
+    def k_beats(self, k: int) -> int:
+        """Beats that `k` products take; the last one's unused lanes hold zeros."""
+        return -(-k // self.pe.k_lanes)
 
     @property
     def max_m(self) -> int:
@@ -130,14 +231,18 @@ class SystolicConfig:
         The next tile's `next_k` rows of weights (default: ``rows``) load while this one's `m` rows
         of activations stream: the longer of the two counts, nothing is added.
         """
-        return max(m, self.rows if next_k is None else next_k)
+        beats = m * self.initiation_interval_cycles
+        return max(beats, self.rows if next_k is None else next_k)
 
     def os_tile_cycles(self, k: int, last_m: int | None = None) -> int:
         """Cycles from the last pair of one ``os`` tile to that of the next, which has `k` pairs.
 
-        The `last_m` rows of sums (default: ``rows``) of the tile before leave meanwhile.
+        The `last_m` rows of sums (default: ``rows``) of the tile before leave meanwhile, once its
+        partial sums are added up; that much later the next pair may come.
         """
-        return max(k, self.rows if last_m is None else last_m)
+        interval, merge = self.initiation_interval_cycles, self.pe.merge_cycles
+        rows = self.rows if last_m is None else last_m
+        return max(max(interval, merge + 1) + (k - 1) * interval, merge + rows)
 
 
 @config
@@ -146,7 +251,7 @@ class Tile:
 
     dataflow: Dataflow
     m: int  # rows of sums; ws: rows of activations as well
-    k: int  # ws: rows of weights; os: pairs of activation column and weight row
+    k: int  # beats of weights; os: as many of activations
     accumulate: bool = False  # add the stored rows of sums
     emit: bool = True  # send the rows of sums out; otherwise store them
     acc_row: int = 0  # first stored row, for accumulate and for storing
@@ -191,13 +296,18 @@ def pack_tile(tile: Tile) -> int:
     return sum(values[name] << low for name, low, _ in COMMAND_FIELDS)
 
 
+def signed_bits(low: int, high: int) -> int:
+    """Return the bits of two's complement that hold every integer from `low` to `high`."""
+    return max((-low - 1).bit_length() if low < 0 else 0, high.bit_length()) + 1
+
+
 class Work(NamedTuple):
     """One tile of a matmul: the command and the corner of the operands it works on."""
 
     tile: Tile
     m_from: int
     n_from: int
-    k_from: int
+    k_from: int  # counts products
 
 
 def _spans(length: int, step: int) -> Iterator[tuple[int, int]]:
@@ -207,7 +317,7 @@ def _spans(length: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def _steps(cfg: SystolicConfig, k: int, dataflow: Dataflow) -> tuple[int, int]:
-    """Return the tile sizes (m, k) that a matmul over `k` is cut into."""
+    """Return the tile sizes (m, k) that a matmul over `k` beats is cut into."""
     if dataflow == "os":
         one_pass = k <= MAX_LENGTH or cfg.acc_rows < cfg.rows
         return cfg.rows, k if one_pass else MAX_LENGTH
@@ -219,10 +329,14 @@ def _check_matmul(cfg: SystolicConfig, m: int, n: int, k: int, dataflow: Dataflo
     for name, value in (("m", m), ("n", n), ("k", k)):
         require(value >= 1, name, "at least 1", value)
     require(dataflow in cfg.dataflows, "dataflow", f"one of {', '.join(cfg.dataflows)}", dataflow)
-    limit = cfg.rows if dataflow == "ws" else MAX_LENGTH
+    lanes = cfg.pe.k_lanes
+    limit = lanes * (cfg.rows if dataflow == "ws" else MAX_LENGTH)
     needed = 1 if dataflow == "ws" else cfg.rows
     require(k <= limit or cfg.acc_rows >= needed, "k",
             f"at most {limit} without {needed} accumulator rows", k)
+    zero_free = cfg.pe.fixed.masked and cfg.pe.fixed.integer
+    require(k % lanes == 0 or not zero_free, "k",
+            f"a multiple of {lanes}: {cfg.act_format.name} has no zero", k)
 
 
 def matmul_tiles(
@@ -231,24 +345,26 @@ def matmul_tiles(
     """Yield the tiles of an [m, k] by [k, n] matmul in the order one array executes them.
 
     Columns outside, rows next, k inside; edge tiles have their real sizes. Raises ``ValueError``
-    for a size below 1 or a k that needs more accumulator rows than there are.
+    for a size below 1, a k that needs more accumulator rows than there are, and one that would
+    leave lanes unused where activations have no zero.
     """
     _check_matmul(cfg, m, n, k, dataflow)
-    m_step, k_step = _steps(cfg, k, dataflow)
+    beats = cfg.k_beats(k)
+    m_step, k_step = _steps(cfg, beats, dataflow)
     for n_from, _ in _spans(n, cfg.cols):
         for m_from, m_size in _spans(m, m_step):
-            for k_from, k_size in _spans(k, k_step):
+            for k_from, k_size in _spans(beats, k_step):
                 tile = Tile(dataflow=dataflow, m=m_size, k=k_size, accumulate=k_from > 0,
-                            emit=k_from + k_size == k)
-                yield Work(tile, m_from, n_from, k_from)
+                            emit=k_from + k_size == beats)
+                yield Work(tile, m_from, n_from, k_from * cfg.pe.k_lanes)
 
 
 class MatmulCycles(NamedTuple):
     """Where the cycles of an unstalled matmul on one array go, first command to last sums taken."""
 
     fill_cycles: int  # commands and the first tile's weights, before the first activation
-    busy_cycles: int  # a beat of activations enters
-    wait_cycles: int  # ws: weights still loading; os: sums of the tile before still leaving
+    busy_cycles: int  # a beat of activations enters, or is the one the elements work on
+    wait_cycles: int  # ws: weights still loading; os: sums of the tile before merge or leave
     drain_cycles: int  # after the last activation
 
     @property
@@ -262,30 +378,40 @@ def matmul_cycles(
 ) -> MatmulCycles:
     """Return the cycles of `matmul_tiles` run back to back with no stall on any stream.
 
-    Derived from the array's three rules: one beat of each stream a cycle; a ws tile's first weight
-    not before the first activation of the tile in front, its first activation after its last
-    weight; a tile's rows of sums do not overlap those of the tile in front.
-    Raises ``ValueError`` as `matmul_tiles` does.
+    Derived from the array's rules: one beat of each stream a cycle, of activations one in
+    ``initiation_interval_cycles``; a ws tile's first weight not before the first activation of the
+    tile in front, its first activation after its last weight; a tile's rows of sums do not overlap
+    those of the tile in front. Raises ``ValueError`` as `matmul_tiles` does.
     """
     _check_matmul(cfg, m, n, k, dataflow)
-    m_step, k_step = _steps(cfg, k, dataflow)
+    beats = cfg.k_beats(k)
+    m_step, k_step = _steps(cfg, beats, dataflow)
     strips = -(-n // cfg.cols)
-    m_sizes, k_sizes = _sizes(m, m_step), _sizes(k, k_step)
+    m_sizes, k_sizes = _sizes(m, m_step), _sizes(beats, k_step)
     k_tiles = sum(k_sizes.values())
     m_tiles = sum(m_sizes.values())
-    k_first, m_final = min(k, k_step), m - m_step * (m_tiles - 1)
+    k_first, m_final = min(beats, k_step), m - m_step * (m_tiles - 1)
+    interval, merge = cfg.initiation_interval_cycles, cfg.pe.merge_cycles
 
-    # Every tile delays the next by max(m, k); the last of all has no next one.
+    # Every tile delays the next by a time of its own m and k; the last of all has no next one.
+    delay = cfg.ws_tile_cycles if dataflow == "ws" else _os_delay(cfg)
     spent = strips * sum(
-        m_count * k_count * max(m_size, k_size)
+        m_count * k_count * delay(m_size, k_size)
         for m_size, m_count in m_sizes.items()
         for k_size, k_count in k_sizes.items()
-    ) - max(m_final, k_first)
+    ) - delay(m_final, k_first)
     if dataflow == "ws":
-        fill, busy, span, leave = 1 + k_first, strips * k_tiles * m, spent + m_final, 0
+        fill, acts, span, leave = 1 + k_first, strips * k_tiles * m, spent + m_final * interval, 0
     else:
-        fill, busy, span, leave = 2, strips * m_tiles * k, k_first + spent, m_final - 1
-    return MatmulCycles(fill, busy, span - busy, leave + cfg.latency_cycles)
+        fill, acts, span = 2, strips * m_tiles * beats, k_first * interval + spent
+        leave = merge + m_final - 1
+    busy = acts * interval
+    return MatmulCycles(fill, busy, span - busy, leave + cfg.latency_cycles - (interval - 1))
+
+
+def _os_delay(cfg: SystolicConfig) -> Callable[[int, int], int]:
+    """Return ``os_tile_cycles`` with its arguments in the order of ``ws_tile_cycles``."""
+    return lambda m, k: cfg.os_tile_cycles(k, m)
 
 
 def _sizes(length: int, step: int) -> dict[int, int]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 # One example of each type of configuration, and of each other argument by its name.
 CONFIGS = {SystolicConfig: SystolicConfig(rows=4, cols=3)}
-ARGUMENTS = {"delays": (0, 1, 2), "width": 8}
+ARGUMENTS = {"delays": (0, 1, 2), "width": 8, "cycles": 2}
 
 
 def components() -> list[type[wiring.Component]]:
@@ -83,4 +83,4 @@ def test_a_drift_of_documentation_is_seen():
 
 
 def test_the_walk_finds_the_array():
-    assert {"IntMac", "Systolic"} <= {component.__name__ for component in components()}
+    assert {"Element", "Systolic"} <= {component.__name__ for component in components()}

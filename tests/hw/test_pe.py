@@ -3,7 +3,7 @@
 import pytest
 from amaranth.sim import Simulator
 
-from hw.pe import CONTROL, IntMac
+from hw.pe import CONTROL, Element
 from machine.pe import PeConfig
 from machine.systolic import SystolicConfig
 
@@ -11,7 +11,7 @@ from machine.systolic import SystolicConfig
 def steps(depth: int, inputs: list[dict[str, int]]) -> list[dict[str, int]]:
     """Give an element one set of inputs a step; return its outputs after each."""
     cfg = SystolicConfig(rows=2, cols=2, pe=PeConfig(depth_cycles=depth))
-    dut = IntMac(cfg)
+    dut = Element(cfg)
     seen = []
 
     async def bench(ctx):

@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """The emitted Verilog and the JSON beside it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import sys
 
 import pytest
 
-from hw.pe import IntMac
+from hw.pe import Element
+from hw.pe_integer import IntAdd
 from hw.verilog import emit, emit_systolic, members
 from machine.errors import UserError
+from machine.pe import PeConfig
 from machine.systolic import SystolicConfig
 
 CFG = SystolicConfig(rows=3, cols=2, acc_rows=4)
@@ -19,14 +22,15 @@ CFG = SystolicConfig(rows=3, cols=2, acc_rows=4)
 
 def test_the_element_is_emitted_once_and_instantiated(tmp_path):
     text = emit_systolic(CFG, tmp_path)[0].read_text()
-    assert len(re.findall(r"^module systolic_intmac\(", text, re.MULTILINE)) == 1
-    assert len(re.findall(r"^  systolic_intmac ", text, re.MULTILINE)) == CFG.rows
+    assert len(re.findall(r"^module systolic_element\(", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^  systolic_element ", text, re.MULTILINE)) == CFG.rows
     assert len(re.findall(r"^  systolic_column ", text, re.MULTILINE)) == CFG.cols
 
 
 EMIT = """
 import sys
 from hw.verilog import emit_systolic
+from machine.pe import PeConfig
 from machine.systolic import SystolicConfig
 emit_systolic(SystolicConfig(rows=3, cols=2, acc_rows=4), "b/c", wrap=sys.argv[1] or None)
 """
@@ -63,7 +67,7 @@ def test_the_json_holds_parameters_latency_and_command(tmp_path):
     facts = json.loads(emit_systolic(CFG, tmp_path)[1].read_text())
     parameters = {**facts["parameters"], "pe": CFG.pe, "dataflows": CFG.dataflows}
     assert SystolicConfig(**parameters) == CFG
-    assert facts["parameters"]["pe"] == {"kind": "int_mac", "depth_cycles": 1}
+    assert facts["parameters"]["pe"] == dataclasses.asdict(PeConfig())
     assert facts["latency_cycles"] == 3 + 2 + 1
     assert {"name": "m_last", "lowest_bit": 32, "width": 16} in facts["command_fields"]
 
@@ -81,8 +85,8 @@ def test_icarus_compiles_it_without_a_warning(tmp_path, wrap, cfg):
 
 
 def test_members_are_those_the_docstring_names():
-    assert members(IntMac)["en"] == "Step: registers change only in a cycle with ``en``."
-    assert list(members(IntMac)) == list(IntMac.ports(CFG).members)
+    assert members(Element)["en"] == "Step: registers change only in a cycle with ``en``."
+    assert list(members(Element)) == list(Element.ports(CFG).members)
 
 
 def test_rejects_an_unknown_wrap(tmp_path):
@@ -92,6 +96,6 @@ def test_rejects_an_unknown_wrap(tmp_path):
 
 
 def test_a_single_component_is_emitted_alone(tmp_path):
-    verilog, record = emit(IntMac(CFG), "pe", tmp_path, facts={"depth_cycles": 1})
-    assert verilog.name == "pe.v" and verilog.read_text().count("endmodule") == 1
-    assert json.loads(record.read_text())["depth_cycles"] == 1
+    verilog, record = emit(IntAdd(CFG, 1), "add", tmp_path, facts={"cycles": 1})
+    assert verilog.name == "add.v" and verilog.read_text().count("endmodule") == 1
+    assert json.loads(record.read_text())["cycles"] == 1
