@@ -285,25 +285,31 @@ def _matmul(
     """Return the cycles of `batch` products [m, k] x [k, n], one after the other on one array.
 
     Products follow each other as tiles do: the next one's first weights load during the last tile
-    in front (ws), its first sums wait for the last sums in front (os).
+    in front (ws), its first sums wait for the last sums in front (os). An element works an interval
+    on a beat; partial sums merge behind the last.
     """
-    if preloaded and (flow != "ws" or k > cfg.rows or n > cfg.cols):
+    depth = cfg.rows * cfg.pe.k_lanes
+    if preloaded and (flow != "ws" or k > depth or n > cfg.cols):
         raise ValueError(f"w must be given for {flow} of {k} x {n}: weights are kept for"
-                         f" {cfg.rows} x {cfg.cols} of ws")
+                         f" {depth} x {cfg.cols} of ws")
     one = matmul_cycles(cfg, m, n, k, "ws" if flow == "ws" else "os")
+    beats, interval = cfg.k_beats(k), cfg.initiation_interval_cycles
     if flow == "ws":
-        last = m if k <= cfg.rows else (m - 1) % cfg.max_m + 1
-        first, held, sums, head = min(k, cfg.rows), last, 1, 1
-        gap = max(0, first - last)
+        last_m = m if beats <= cfg.rows else (m - 1) % cfg.max_m + 1
+        first, last, merging, sums, head = min(beats, cfg.rows), last_m * interval, 0, 1, interval
+        gap, held = max(0, first - last), last
     else:
-        last, first, held, sums, head = k, 0, 0, (m - 1) % cfg.rows + 1, k
-        gap = max(0, sums - k)
+        merge, rows = cfg.pe.merge_cycles, (m - 1) % cfg.rows + 1
+        merging = max(0, merge + 1 - interval)  # after the last beat's interval
+        first, last, head = 0, beats * interval + merging, beats * interval
+        gap, held = cfg.os_tile_cycles(beats, rows) - last, interval + merging - (merge + 1)
+        sums = rows + merge - merging
     loads = 0 if preloaded else first
     return Demand(
         fill=one.fill_cycles - first + loads,
-        wait=batch * one.wait_cycles + (batch - 1) * gap,
+        wait=batch * (one.wait_cycles + merging) + (batch - 1) * gap,
         busy=batch * one.busy_cycles,
-        drain=one.drain_cycles,
+        drain=one.drain_cycles - merging,
         tail=last + 1,  # the command is taken a cycle before the tile runs
         loads=loads,
         weights_held=held,

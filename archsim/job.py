@@ -11,9 +11,10 @@ from archsim.engine import simulate
 from machine.assembly import parse
 from machine.encoding import encode
 from machine.errors import UserError, must_be, unknown
-from machine.formats import Kind, format_named
+from machine.formats import Format, Kind, format_named
 from machine.load import read_machine
 from machine.opcodes import Opcode
+from machine.pe import limits
 from machine.program import Launch, Program, SymbolKind
 from machine.systolic import SystolicConfig
 from machine.verify import check
@@ -81,23 +82,30 @@ class Outcome:
 
 
 def _has_rtl(program: Program, array: SystolicConfig) -> bool:
-    """Return whether the RTL of `array` takes every operand: signed integers, weights by rows."""
-    widths = {"a": array.a_bits, "w": array.w_bits}
+    """Return whether the RTL of `array` takes every operand: its formats, weights by rows."""
+    taken = {"a": array.act_format, "w": array.weight_format}
     for stream in program.streams:
         for instruction in stream.instructions:
             if instruction.opcode not in (Opcode.MATMUL, Opcode.PRELOAD):
                 continue
-            for role, bits in widths.items():
+            for role, fmt in taken.items():
                 index = instruction.operands.get(role)
                 if index is None:
                     continue
                 operand = program.operands[index]
-                fmt = format_named(operand.format)
-                whole = fmt.kind is Kind.INTEGER and fmt.signed and fmt.bits <= bits
                 by_columns = role == "w" and operand.shape[-1] > 1 and operand.strides[-1] != 1
-                if not whole or operand.group is not None or by_columns:
+                takes = _takes(fmt, format_named(operand.format))
+                if not takes or operand.group is not None or by_columns:
                     return False
     return True
+
+
+def _takes(port: Format, operand: Format) -> bool:
+    """Return whether a port of one format takes every number of another as it is."""
+    if port.kind is not Kind.INTEGER or operand.kind is not Kind.INTEGER:
+        return port.name == operand.name
+    (low, high), (lowest, highest) = limits(operand), limits(port)
+    return lowest <= low and high <= highest
 
 
 def make_phase(kind: str, batch: int, tokens: int, kv: int) -> Phase:

@@ -1,6 +1,6 @@
 """Elements of single bits: ternary weights, and bipolar numbers by XNOR and population count."""
 
-from amaranth.hdl import Cat, Mux, Value
+from amaranth.hdl import Mux, Value
 
 from hw.pe_lanes import lanes, tree
 from machine.systolic import SystolicConfig
@@ -26,7 +26,7 @@ def bipolar(cfg: SystolicConfig, act: Value, weight: Value) -> Value:
     planes = []
     for i in range(cfg.w_bits):
         for j in range(cfg.a_bits):
-            w = Cat(weight[lane * cfg.w_bits + i] for lane in range(count))
-            a = Cat(act[lane * cfg.a_bits + j] for lane in range(count))
-            planes.append(tree(list(~(w ^ a))) << i + j)
+            equal = [~(weight[lane * cfg.w_bits + i] ^ act[lane * cfg.a_bits + j])
+                     for lane in range(count)]
+            planes.append(tree(equal) << i + j)
     return (tree(planes) << 1) - count * (2**cfg.w_bits - 1) * (2**cfg.a_bits - 1)

@@ -14,8 +14,9 @@ from amaranth.lib import wiring
 
 from hw.axi import REGISTERS, SystolicAxi
 from hw.pe import Element
+from hw.qoq import QoqSystolic
 from hw.systolic import Column, Systolic
-from machine.errors import unknown
+from machine.errors import must_be, unknown
 from machine.systolic import COMMAND_FIELDS, SystolicConfig
 
 __all__ = ["emit", "emit_systolic", "members", "ports"]
@@ -97,10 +98,14 @@ def emit_systolic(
     """Write the Verilog and JSON of one array of `cfg` into `directory` and return their paths.
 
     The element and the column are emitted once and instantiated. `wrap` None gives the bare
-    streams, ``"axi"`` AXI4-Lite control and AXI4-Stream data. Raises ``UserError`` for another.
+    streams, ``"axi"`` AXI4-Lite control and AXI4-Stream data. Elements of kind ``qoq`` come with
+    their decoder, and bare. Raises ``UserError`` for another wrap.
     """
+    decoded = cfg.pe.kind == "qoq"
     if wrap not in (None, "axi"):
         raise unknown("wrap", str(wrap), ["axi"])
+    if wrap is not None and decoded:
+        raise must_be("wrap", "None for elements of kind qoq", wrap)
     facts: dict[str, Any] = {
         "parameters": dataclasses.asdict(cfg),
         "latency_cycles": cfg.latency_cycles,
@@ -111,6 +116,7 @@ def emit_systolic(
     }
     parts = [(f"{name}_element", Element(cfg)), (f"{name}_column", Column(cfg, library=name))]
     if wrap is None:
-        return emit(Systolic(cfg, library=name), name, directory, parts=parts, facts=facts)
+        top = (QoqSystolic if decoded else Systolic)(cfg, library=name)
+        return emit(top, name, directory, parts=parts, facts=facts)
     facts["registers"] = [register._asdict() for register in REGISTERS]
     return emit(SystolicAxi(cfg, library=name), name, directory, parts=parts, facts=facts)

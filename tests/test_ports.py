@@ -10,12 +10,13 @@ from typing import get_type_hints
 import pytest
 from amaranth.lib import wiring
 
+from machine.group import GroupConfig
 from machine.systolic import SystolicConfig
 
 ROOT = Path(__file__).parents[1]
 
 # One example of each type of configuration, and of each other argument by its name.
-CONFIGS = {SystolicConfig: SystolicConfig(rows=4, cols=3)}
+CONFIGS = {SystolicConfig: SystolicConfig(rows=4, cols=3), GroupConfig: GroupConfig(cols=3)}
 ARGUMENTS = {"delays": (0, 1, 2), "width": 8, "cycles": 2}
 
 
@@ -83,4 +84,4 @@ def test_a_drift_of_documentation_is_seen():
 
 
 def test_the_walk_finds_the_array():
-    assert {"Element", "Systolic"} <= {component.__name__ for component in components()}
+    assert {"Element", "Product", "Systolic"} <= {component.__name__ for component in components()}

@@ -14,6 +14,7 @@ from archsim.systolic import tile_times
 from machine.assembly import parse
 from machine.errors import UserError
 from machine.load import read_machine
+from machine.pe import PeConfig
 from machine.program import Launch
 from machine.systolic import matmul_tiles
 
@@ -120,7 +121,10 @@ CASES = st.lists(
 @given(CASES)
 def test_matmuls_behind_each_other_run_as_the_array_does(run, machine, rows):
     """Starts are the array's commands, completions its last sums, as its recurrence has them."""
-    on = machine()
+    assert_runs_as_the_array_does(run, machine(), rows)
+
+
+def assert_runs_as_the_array_does(run, on, rows):
     on = replace(on, scratchpad=replace(on.scratchpad, word_bytes=1024, bytes=1 << 20),
                  accumulator=replace(on.accumulator, word_bytes=2048, bytes=1 << 20))
     head, body = matmuls(rows)
@@ -135,6 +139,26 @@ def test_matmuls_behind_each_other_run_as_the_array_does(run, machine, rows):
     assert [e.completion for e in entries] == (found.last_sums[last] + 1).tolist()
     free = tile_times(on.arrays[0], tiles, commands_valid=np.array(valid) - valid[0] + 1)
     assert (free.last_sums == found.last_sums).all()  # no start was late
+
+
+# 4 products are two beats of 3 lanes.
+LONGER = st.lists(st.tuples(st.sampled_from(["os", "ws"]), st.integers(1, 20), st.integers(1, 20),
+                            st.integers(4, 20)), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize("pe", [
+    PeConfig(kind="bit_serial"), PeConfig(k_lanes=3, depth_cycles=2), PeConfig(add_cycles=3),
+    PeConfig(add_cycles=4, partial_sums=2), PeConfig(add_cycles=3, partial_sums=3),
+    PeConfig(kind="bit_serial", add_cycles=20, partial_sums=2),
+], ids=lambda pe: f"{pe.kind}-{pe.add_cycles}-{pe.partial_sums}-{pe.k_lanes}")
+@settings(max_examples=25, deadline=None)
+@given(rows=LONGER)
+def test_matmuls_run_as_an_array_of_any_element_does(run, machine, pe, rows):
+    on = machine()
+    flows = ("os",) if pe.add_cycles > 1 else ("os", "ws")
+    arrays = tuple(replace(array, pe=pe, dataflows=flows) for array in on.arrays)
+    rows = [(flow if flow in flows else "os", *sizes) for flow, *sizes in rows]
+    assert_runs_as_the_array_does(run, replace(on, arrays=arrays), rows)
 
 
 @pytest.mark.parametrize("m", [1, 8, 20])

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,14 @@ from machine.pe import PeConfig
 from machine.systolic import SystolicConfig, Tile, matmul_cycles, matmul_tiles
 
 CFG = SystolicConfig(rows=4, cols=3, acc_rows=16)
+# Elements of more than one step or product a beat; an adder of more than one serves os alone.
+PES = [PeConfig(), PeConfig(kind="bit_serial"), PeConfig(k_lanes=3, depth_cycles=3),
+       PeConfig(add_cycles=3), PeConfig(add_cycles=3, partial_sums=3),
+       PeConfig(kind="bit_serial", add_cycles=20, partial_sums=2)]
+
+
+def array_of(cfg: SystolicConfig, pe: PeConfig) -> SystolicConfig:
+    return replace(cfg, pe=pe, dataflows=("os",) if pe.add_cycles > 1 else cfg.dataflows)
 LATENCY = 4 + 3 + 1
 
 
@@ -32,6 +41,24 @@ def test_unstalled_recurrence_is_the_closed_form(dataflow, rows, cols, depth):
         assert times.sums[-1] + 1 == cycles.total_cycles, (m, n, k)
         assert times.acts[0] == cycles.fill_cycles
         assert times.sums[-1] - times.acts[-1] == cycles.drain_cycles
+
+
+@pytest.mark.parametrize("pe", PES, ids=repr)
+def test_unstalled_recurrence_is_the_closed_form_for_any_element(pe):
+    cfg = array_of(SystolicConfig(rows=4, cols=3, acc_rows=10), pe)
+    interval = cfg.initiation_interval_cycles
+    rng = np.random.default_rng(interval)
+    for _ in range(40):
+        m, n, k = (int(size) for size in rng.integers(1, [40, 8, 40]))
+        dataflow = str(rng.choice(cfg.dataflows))
+        tiles = tiles_of(cfg, m, n, k, dataflow)
+        times = transfers(cfg, tiles)
+        cycles = matmul_cycles(cfg, m, n, k, dataflow)
+        assert times.sums[-1] + 1 == cycles.total_cycles, (m, n, k)
+        assert times.acts[0] == cycles.fill_cycles
+        assert cycles.busy_cycles == interval * sum(tile.act_beats for tile in tiles)
+        assert times.sums[-1] - times.acts[-1] == cycles.drain_cycles + interval - 1
+        assert min(cycles) >= 0
 
 
 def test_ws_weights_of_the_next_tile_enter_with_the_first_activation():
@@ -63,6 +90,24 @@ def test_activations_behind_an_os_tile_wait_until_its_sums_have_left():
     assert times.acts.tolist() == [2, 6]
 
 
+def test_beats_of_an_element_of_four_steps_are_four_apart():
+    cfg = SystolicConfig(rows=4, cols=3, acc_rows=16, w_bits=4, pe=PeConfig(kind="bit_serial"))
+    tiles = [Tile(dataflow="ws", m=2, k=2), Tile(dataflow="os", m=1, k=2)]
+    times = transfers(cfg, tiles)
+    assert times.acts.tolist() == [3, 7, 11, 15]
+    assert times.sums.tolist() == [cycle + 4 + 3 + 4 for cycle in (3, 7, 15)]
+
+
+def test_partial_sums_merge_before_the_rows_leave_and_the_next_tile_enters():
+    cfg = SystolicConfig(rows=4, cols=3, acc_rows=16, dataflows=("os",),
+                         pe=PeConfig(add_cycles=3, partial_sums=3))
+    tiles = [Tile(dataflow="os", m=2, k=4), Tile(dataflow="os", m=1, k=1)]
+    times = transfers(cfg, tiles)
+    # Two merges of 3 steps behind the pair in cycle 5; the next pair behind those and a row.
+    assert times.acts.tolist() == [2, 3, 4, 5, 13]
+    assert times.sums.tolist() == [5 + 6 + 4 + 3 + 3, 5 + 6 + 4 + 3 + 3 + 1, 13 + 6 + 10]
+
+
 def test_two_rows_that_wait_stop_the_array_until_one_is_taken():
     # The queue fills in cycle 2 + LATENCY; the first row is taken in cycle 30, the second in 31.
     ready = [30, 31, 0, 0, 0]
@@ -84,21 +129,23 @@ def test_stored_rows_do_not_wait_for_the_receiver():
     assert times.acts.tolist() == list(range(5, 22))
 
 
-def test_tile_times_are_the_ends_of_the_beats():
+@pytest.mark.parametrize("pe", PES, ids=repr)
+def test_tile_times_are_the_ends_of_the_beats(pe):
+    cfg = array_of(CFG, pe)
     rng = np.random.default_rng(3)
     for _ in range(50):
         tiles = []
         for _ in range(8):
-            dataflow = str(rng.choice(["ws", "os"]))
+            dataflow = str(rng.choice(cfg.dataflows))
             tiles.append(Tile(dataflow=dataflow, m=int(rng.integers(1, 5)),
                               k=int(rng.integers(1, 5))))
         valid = {name: np.cumsum(rng.integers(0, 12, 8)) * int(rng.integers(2))
                  for name in ("commands_valid", "acts_valid", "weights_valid")}
         acts = np.repeat(valid["acts_valid"], [tile.act_beats for tile in tiles])
         weights = np.repeat(valid["weights_valid"], [tile.weight_beats for tile in tiles])
-        beats = transfers(CFG, tiles, commands_valid=valid["commands_valid"], acts_valid=acts,
+        beats = transfers(cfg, tiles, commands_valid=valid["commands_valid"], acts_valid=acts,
                           weights_valid=weights)
-        ends = tile_times(CFG, tiles, **valid)
+        ends = tile_times(cfg, tiles, **valid)
         act_ends = np.cumsum([tile.act_beats for tile in tiles])
         sum_ends = np.cumsum([tile.sum_beats for tile in tiles])
         weight_ends = np.cumsum([tile.weight_beats for tile in tiles])

@@ -72,6 +72,27 @@ def test_the_json_holds_parameters_latency_and_command(tmp_path):
     assert {"name": "m_last", "lowest_bit": 32, "width": 16} in facts["command_fields"]
 
 
+def test_an_array_of_decoded_weights_has_their_streams_and_no_wrap(tmp_path):
+    cfg = SystolicConfig(rows=2, cols=2, pe=PeConfig(kind="qoq"))
+    facts = json.loads(emit_systolic(cfg, tmp_path)[1].read_text())
+    assert {"i_codes__payload", "i_groups__payload"} <= {port["name"] for port in facts["ports"]}
+    with pytest.raises(UserError, match="^wrap must be None for elements of kind qoq, not 'axi'$"):
+        emit_systolic(cfg, tmp_path, wrap="axi")
+
+
+@pytest.mark.cocotb
+@pytest.mark.parametrize("kind, a_bits, w_bits", [
+    ("mixpe", 8, 4), ("bit_serial", 8, 4), ("shift", 8, 4), ("ternary", 8, 2), ("bipolar", 3, 2),
+    ("qoq", 8, 8),
+])
+def test_icarus_compiles_every_kind_without_a_warning(tmp_path, kind, a_bits, w_bits):
+    cfg = SystolicConfig(rows=2, cols=2, a_bits=a_bits, w_bits=w_bits, pe=PeConfig(kind=kind))
+    verilog, _ = emit_systolic(cfg, tmp_path)
+    done = subprocess.run(["iverilog", "-g2005", "-Wall", "-o", tmp_path / "out", verilog],
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.cocotb
 @pytest.mark.parametrize("wrap", [None, "axi"])
 @pytest.mark.parametrize("cfg", [
