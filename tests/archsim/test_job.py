@@ -83,6 +83,23 @@ def test_an_array_of_fewer_bits_than_the_operands_is_not_rtl():
     assert job.fidelities["arrays.0"] == "analytic"
 
 
+@pytest.mark.parametrize("overrides, fidelity", [
+    (["pe.k_lanes=2"], "rtl"),
+    (["pe.kind='mixpe'"], "rtl"),  # int8 by int8 without a multiplier
+    (["pe.kind='bit_serial'"], "rtl"),
+    (["a_bits=9", "pe.a_format='int9'"], "rtl"),  # int8 fits int9
+    (["pe.a_format='uint8'"], "analytic"),  # and not uint8
+    (["w_bits=2", "pe.kind='ternary'"], "analytic"),
+    (["pe.kind='qoq'"], "analytic"),
+])
+def test_an_array_is_rtl_where_its_elements_take_int8(overrides, fidelity):
+    job = prepare_program(PROGRAMS / "gemm_tiny.prog", "tiny",
+                          overrides=[f"arrays.0.{change}" for change in overrides])
+    assert job.fidelities["arrays.0"] == fidelity
+    outcome = run_job(job)
+    assert outcome.result.ticks >= outcome.bound.ticks
+
+
 def test_keys_read_by_columns_are_not_rtl():
     job = prepare_model("opt-125m", "npu-hbm2", make_phase("decode", 1, 1, 16))
     assert job.fidelities["arrays.0"] == "analytic"

@@ -16,6 +16,7 @@ from stream_agents import Driver, InOrderChecker, Monitor
 
 from archsim.systolic import transfers
 from golden.systolic import run
+from machine.formats import Format, Kind
 from machine.systolic import SystolicConfig, Tile, pack_tile
 
 FACTS = json.loads(Path(os.environ["SYSTOLIC_JSON"]).read_text())
@@ -43,6 +44,12 @@ def random_tiles(rng: np.random.Generator) -> list[Tile]:
     return [*tiles, Tile(dataflow=CFG.dataflows[0], m=1, k=1)]
 
 
+def codes(rng: np.random.Generator, fmt: Format, beats: int, lanes: int) -> np.ndarray:
+    """Return random beats of codes of `fmt`, which stand for a number each."""
+    legal = [0, 1, 3] if fmt.kind is Kind.TERNARY else range(1 << fmt.bits)
+    return rng.choice(legal, (beats, lanes))
+
+
 def waits(rng: np.random.Generator, beats: int) -> list[int]:
     return np.cumsum(rng.integers(0, 5, beats) * rng.integers(0, 2, beats)).tolist()
 
@@ -65,8 +72,10 @@ async def reset(dut) -> None:
 async def sums_and_cycles_are_those_of_golden_and_simulator(dut, seed):
     rng = np.random.default_rng(seed)
     tiles = random_tiles(rng)
-    acts = rng.integers(-128, 128, (sum(tile.act_beats for tile in tiles), CFG.rows))
-    weights = rng.integers(-128, 128, (sum(tile.weight_beats for tile in tiles), CFG.cols))
+    lanes = CFG.pe.k_lanes
+    acts = codes(rng, CFG.act_format, sum(tile.act_beats for tile in tiles), CFG.rows * lanes)
+    weights = codes(rng, CFG.operand_format, sum(tile.weight_beats for tile in tiles),
+                    CFG.cols * lanes)
     payloads = {
         "i_commands": [pack_tile(tile) for tile in tiles],
         "i_acts": [pack(beat, CFG.a_bits) for beat in acts],

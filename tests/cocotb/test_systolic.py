@@ -14,10 +14,13 @@ pytestmark = pytest.mark.cocotb
 CONFIGS = [
     SystolicConfig(rows=3, cols=2, acc_rows=5),
     SystolicConfig(rows=4, cols=4, acc_rows=8, pe=PeConfig(depth_cycles=2)),
+    SystolicConfig(rows=3, cols=2, acc_rows=4, w_bits=4, pe=PeConfig(kind="bit_serial")),
+    SystolicConfig(rows=2, cols=3, acc_rows=4, a_bits=2, w_bits=2,
+                   pe=PeConfig(kind="bipolar", k_lanes=4)),
 ]
 
 
-@pytest.mark.parametrize("cfg", CONFIGS, ids=lambda cfg: f"{cfg.rows}x{cfg.cols}")
+@pytest.mark.parametrize("cfg", CONFIGS, ids=lambda cfg: f"{cfg.rows}x{cfg.cols}-{cfg.pe.kind}")
 def test_emitted_array_agrees_under_icarus(tmp_path, monkeypatch, cfg):
     from cocotb_tools.runner import get_results, get_runner
 

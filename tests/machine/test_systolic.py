@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machine.pe import PeConfig
@@ -141,6 +141,7 @@ def test_cycles_are_those_of_the_tiles_one_by_one(dataflow, m, n, k):
 sizes = st.integers(1, 40)
 
 
+@settings(deadline=None)
 @given(rows=sizes, cols=sizes, acc_rows=st.integers(40, 90), m=st.integers(1, 200),
        n=st.integers(1, 200), k=st.integers(1, 200), dataflow=st.sampled_from(["ws", "os"]))
 def test_no_matmul_is_faster_than_its_elements_or_its_streams(
