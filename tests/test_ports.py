@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 # One example of each type of configuration, and of each other argument by its name.
 CONFIGS = {SystolicConfig: SystolicConfig(rows=4, cols=3), GroupConfig: GroupConfig(cols=3)}
-ARGUMENTS = {"delays": (0, 1, 2), "width": 8, "cycles": 2}
+ARGUMENTS = {"delays": (0, 1, 2), "width": 8, "cycles": 2, "act_format": "float16",
+             "weight_format": "shift4"}
 
 
 def components() -> list[type[wiring.Component]]:

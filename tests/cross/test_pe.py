@@ -8,14 +8,16 @@ own.
 import numpy as np
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 from archsim.systolic import Transfers, transfers
+from golden.pe import accumulate, operand
 from golden.systolic import assemble, lay_out, run
 from hw.cxxrtl import StreamSimulation, pack_beats, unpack_beats
 from hw.pe import Element
+from hw.pe_integer import IntAdd
 from hw.stream import collect, drive
 from hw.systolic import Systolic
 from machine.formats import Format, Kind
@@ -267,10 +269,9 @@ def test_the_integer_element_has_one_multiplier_a_lane():
     assert text.count("cell $mul ") == 3
 
 
-@pytest.mark.parametrize("cfg", ARRAYS[::2], ids=name_of)
-def test_amaranths_simulator_agrees_as_well(cfg):
-    rng = np.random.default_rng(3)
-    _, tiles, acts, weights, times = random_job(rng, cfg)
+def in_amaranth(cfg: SystolicConfig, tiles: list[Tile], acts, weights, times):
+    """Run the array in Amaranth's simulator; return the cycles of each stream and the sums' codes.
+    """
     dut = Systolic(cfg)
     cycles: dict[str, list[int]] = {}
     got: list[int] = []
@@ -295,7 +296,62 @@ def test_amaranths_simulator_agrees_as_well(cfg):
     simulator.run()
     mask = (1 << cfg.acc_bits) - 1
     sums = [[beat >> col * cfg.acc_bits & mask for col in range(cfg.cols)] for beat in got]
-    want = run(cfg, tiles, acts, weights).astype(object) & mask
+    return {name: np.array(value, np.int64) for name, value in cycles.items()}, sums
+
+
+@pytest.mark.parametrize("cfg", ARRAYS[::2], ids=name_of)
+def test_amaranths_simulator_agrees_as_well(cfg):
+    _, *job = random_job(np.random.default_rng(3), cfg)
+    cycles, sums = in_amaranth(cfg, *job)
+    tiles, acts, weights, times = job
+    want = run(cfg, tiles, acts, weights).astype(object) & (1 << cfg.acc_bits) - 1
     assert sums == want.tolist()
-    assert_cycles(name_of(cfg), {name: np.array(value, np.int64)
-                                 for name, value in cycles.items()}, transfers(cfg, tiles, **times))
+    assert_cycles(name_of(cfg), cycles, transfers(cfg, tiles, **times))
+
+
+class Ordered(IntAdd):
+    """An adder that shows the order of addition: 31 x + p, and 31 x + 17 y for two sums."""
+
+    __doc__ = IntAdd.__doc__
+
+    def elaborate(self, platform):
+        m = Module()
+        total = self.addend * 31 + Mux(self.merge, self.other * 17, self.product)
+        for i in range(self.cycles - 1):
+            later = Signal(self.cfg.acc_bits, name=f"total_{i}")
+            with m.If(self.en):
+                m.d.sync += later.eq(total)
+            total = later
+        m.d.comb += self.o.eq(total)
+        return m
+
+
+def ordered_sums(cfg: SystolicConfig, dataflow: str, acts, weights) -> np.ndarray:
+    """Return the sums of a tile, added by `Ordered` in the order of `golden.pe.accumulate`."""
+    mask = (1 << cfg.acc_bits) - 1
+    a = operand(acts, cfg.act_format).astype(object)
+    w = operand(weights, cfg.operand_format).astype(object)
+    return accumulate(
+        cfg, dataflow, a.shape[1], np.zeros((len(a), w.shape[-1]), object),
+        lambda sums, beat: (sums * 31 + a[:, beat] @ w[beat]) & mask,
+        lambda sums, others: (sums * 31 + others * 17) & mask)
+
+
+@pytest.mark.parametrize("cfg", [
+    array(3, 2, k_lanes=2), array(2, 2, depth_cycles=3), array(2, 1, "bit_serial", 8, 3),
+    array(3, 2, dataflows=OS, add_cycles=2, partial_sums=2),
+    array(2, 2, dataflows=OS, add_cycles=5, partial_sums=3, depth_cycles=2),
+    array(2, 2, dataflows=OS, add_cycles=4, partial_sums=4),
+    array(2, 2, dataflows=OS, add_cycles=3),
+], ids=name_of)
+def test_sums_are_added_in_the_order_of_golden(cfg, monkeypatch):
+    mask = (1 << cfg.acc_bits) - 1
+    monkeypatch.setattr("hw.pe.adder", Ordered)
+    monkeypatch.setattr("hw.systolic.adder", Ordered)
+    monkeypatch.setattr("golden.systolic.tile_sums", ordered_sums)
+    monkeypatch.setattr("golden.systolic.add",
+                        lambda cfg, stored, sums: (stored.astype(object) * 31 + sums * 17) & mask)
+    for seed in range(2):
+        _, *job = random_job(np.random.default_rng(seed), cfg)
+        _, sums = in_amaranth(cfg, *job)
+        assert sums == (run(cfg, *job[:3]).astype(object) & mask).tolist()
