@@ -5,9 +5,10 @@ import pytest
 
 from golden.blocks import quantise
 from golden.group import without_zeros
+from golden.matmul import accumulate_groups
 from golden.pe import accumulate, add, operand, tile_sums
 from golden.qoq import decode, decode_beats
-from golden.systolic import lay_out, run
+from golden.systolic import assemble, lay_out, run
 from machine.formats import FORMATS
 from machine.group import GroupConfig
 from machine.pe import PeConfig
@@ -108,3 +109,23 @@ def test_zero_points_come_off_once_a_group():
     want = [[sum(int(a) * (int(w) - int(z)) for a, w in zip(row, col, strict=True))
              for col, z in zip(q_w.T, zeros, strict=True)] for row in q_a]
     assert got.tolist() == want
+
+
+def test_groups_of_a_shift_and_add_array_are_those_of_a_grouped_product():
+    """One tile a group, zero points off behind it, then scales: MATMUL's grouped product."""
+    rng = np.random.default_rng(3)
+    size, groups = 8, 3
+    cfg = SystolicConfig(rows=4, cols=2, w_bits=4, pe=PeConfig(kind="mixpe", w_format="uint4"))
+    stage = GroupConfig(cols=2, group=size)
+    a, w = rng.integers(-128, 128, (4, size * groups)), rng.integers(0, 16, (size * groups, 2))
+    zeros, scales = rng.integers(0, 16, (groups, 2)), rng.normal(size=(groups, 2))
+    total = np.zeros((4, 2), np.float32)
+    for group in range(groups):
+        part = slice(group * size, (group + 1) * size)
+        works = list(matmul_tiles(cfg, 4, 2, size, "os"))
+        sums = run(cfg, [work.tile for work in works], *lay_out(cfg, works, a[:, part], w[part]))
+        sums = assemble(works, sums, 4, 2)
+        whole = without_zeros(stage, sums, a[:, part].sum(axis=1), [4], zeros[group : group + 1])
+        total = total + whole.astype(np.float32) * scales[group].astype(np.float32)
+    want = accumulate_groups(np.zeros((4, 2), np.float32), a, w, size, scales, zeros, None)
+    assert total.view(np.uint32).tolist() == want.view(np.uint32).tolist()
