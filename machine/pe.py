@@ -84,6 +84,9 @@ class PeConfig:
         require(lanes == 1 or not self.fixed.serial, "k_lanes", f"1 for {self.kind}", lanes)
         self._check_format("a_format", self.a_format, self.fixed.act_kinds)
         self._check_format("w_format", self.w_format, self.fixed.weight_kinds)
+        decoded = self.fixed.weight if self.fixed.operand else self.w_format
+        require(self.w_format in ("", decoded), "w_format", f"{decoded!r} for {self.kind}",
+                self.w_format)
         require(not (self.fixed.integer and self.acc_format), "acc_format",
                 f"'' (signed integers of acc_bits) for {self.kind}", self.acc_format)
 

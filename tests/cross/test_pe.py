@@ -119,7 +119,8 @@ def random_tiles(rng: np.random.Generator, cfg: SystolicConfig) -> list[Tile]:
     for _ in range(TILES):
         dataflow = str(rng.choice(cfg.dataflows))
         m, k = (int(size) for size in rng.integers(1, 10, 2))
-        m, k = (m, min(k, cfg.rows)) if dataflow == "ws" else (min(m, cfg.rows), k)
+        short = int(rng.integers(1, cfg.rows + 1))
+        m, k = (m, short) if dataflow == "ws" else (short, k)
         tiles.append(Tile(dataflow=dataflow, m=m, k=k, accumulate=bool(rng.integers(2)),
                           emit=bool(rng.integers(2)),
                           acc_row=int(rng.integers(0, cfg.acc_rows - m + 1))))

@@ -10,7 +10,10 @@ from machine.systolic import SystolicConfig
 
 def steps(depth: int, inputs: list[dict[str, int]]) -> list[dict[str, int]]:
     """Give an element one set of inputs a step; return its outputs after each."""
-    cfg = SystolicConfig(rows=2, cols=2, pe=PeConfig(depth_cycles=depth))
+    return steps_of(SystolicConfig(rows=2, cols=2, pe=PeConfig(depth_cycles=depth)), inputs)
+
+
+def steps_of(cfg: SystolicConfig, inputs: list[dict[str, int]]) -> list[dict[str, int]]:
     dut = Element(cfg)
     seen = []
 
@@ -76,3 +79,30 @@ def test_nothing_changes_without_a_step(depth):
     seen = steps(depth, [work, work, work, {**other, "en": 0}, other])
     assert seen[3] == seen[2] and seen[2]["sum"] == 9 + 3 * 4
     assert seen[4]["weight"] == 7 and seen[4]["act"] == 8, "the next step goes on"
+
+
+def test_activations_that_do_not_count_leave_the_sum_though_they_have_no_zero():
+    cfg = SystolicConfig(rows=2, cols=2, a_bits=1, w_bits=1, acc_bits=8,
+                         pe=PeConfig(kind="bipolar", k_lanes=3))
+    counted = 0b1000  # the bit above the lanes
+    beat = {"mac": 1, "first": 1, "sum": 50}
+    seen = steps_of(cfg, [
+        {"load": 1, "weight": 0b101},  # 1, -1, 1
+        {**beat, "act": 0b101},
+        {**beat, "act": 0b101 | counted},  # all equal
+        {**beat, "act": 0b000 | counted},  # -1, -1, -1
+    ])
+    assert [step["sum"] for step in seen[1:]] == [50, 53, 49]
+
+
+def test_a_serial_element_takes_a_bit_a_step():
+    cfg = SystolicConfig(rows=2, cols=2, a_bits=8, w_bits=3, pe=PeConfig(kind="bit_serial"))
+    idle = {"act": 77, "weight": 7}
+    seen = steps_of(cfg, [
+        {"load": 1, "weight": 0b101},  # -3
+        {"mac": 1, "first": 1, "act": 10},
+        idle,
+        {**idle, "sum": 100},  # of the control two steps ago
+        {"sum": 7},
+    ])
+    assert [step["sum"] for step in seen[2:]] == [0, 70, 7]

@@ -36,6 +36,7 @@ def fails(call, sentence: str) -> None:
      "w_format must be of kind ternary for ternary, not 'int2'"),
     ({"kind": "bipolar", "a_format": "int2"},
      "a_format must be of kind bipolar for bipolar, not 'int2'"),
+    ({"kind": "qoq", "w_format": "mxfp4"}, "w_format must be 'qoq_w4' for qoq, not 'mxfp4'"),
     ({"acc_format": "float32"},
      "acc_format must be '' (signed integers of acc_bits) for int_mac, not 'float32'"),
 ])
