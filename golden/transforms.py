@@ -11,6 +11,8 @@ A symbol names its transform as ``name`` or ``name/argument/...``:
                                  largest code; PART is ``elements`` or ``scales``
 ``group/TENSOR/FORMAT/PART``     block format FORMAT along the last axis of `TENSOR`; PART is a
                                  section of ``machine.formats.sections``
+``k_sort/KEYS/HEAD_DIM/PAIRS``   a projection's rows in the order of the channels of the key
+                                 projection `KEYS` (``golden.k_sort``); PAIRS is ``rope``, ``plain``
 ===============================  ==================================================================
 """
 
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golden import blocks, lut, vector
+from golden import blocks, k_sort, lut, vector
 from machine.errors import UserError, must_be, unknown
 from machine.formats import Kind, format_named
 from machine.program import Symbol
@@ -49,16 +51,21 @@ def transform(symbol: Symbol, tensors: Mapping[str, np.ndarray]) -> Taken | None
         # A tensor's name may hold a slash itself.
         source = "/".join(arguments[:-count])
         arguments = arguments[-count:]
+    keys: tuple[str, ...] = ()
+    if name == "k_sort" and len(arguments) > count:
+        keys = ("/".join(arguments[:-count]),)
+        arguments = arguments[-count:]
     if len(arguments) != count:
         raise must_be(f"transform {name}", f"given {count} arguments", len(arguments),
                       where=symbol.name)
-    if source not in tensors:
+    sources = (source, *keys)
+    if not all(each in tensors for each in sources):
         return None
     try:
-        made = function(np.asarray(tensors[source]), *arguments)
+        made = function(*(np.asarray(tensors[each]) for each in sources), *arguments)
     except UserError as error:
         raise UserError(f"{symbol.name}: {error}") from error
-    return Taken(made, (source,))
+    return Taken(made, sources)
 
 
 def _as_given(values: np.ndarray) -> np.ndarray:
@@ -98,6 +105,11 @@ def _group(values: np.ndarray, format_name: str, part: str) -> np.ndarray:
     return parts[_one_of("part", part, tuple(parts))]
 
 
+def _k_sort(values: np.ndarray, keys: np.ndarray, head_dim: str, pairs: str) -> np.ndarray:
+    rope = _one_of("pairs", pairs, ("plain", "rope")) == "rope"
+    return k_sort.k_sort(values, keys, _positive("head_dim", head_dim), rope=rope)
+
+
 def _positive(name: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise must_be(name, "a whole number of at least 1", text)
@@ -118,5 +130,6 @@ _TRANSFORMS: dict[str, tuple[int, Callable[..., np.ndarray]]] = {
     "lut_remap": (1, _lut_remap),
     "rows": (2, _rows),
     "group": (2, _group),
+    "k_sort": (2, _k_sort),
 }
 _OF_OTHER = ("rows", "group")  # the tensor's name stands before the arguments

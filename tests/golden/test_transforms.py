@@ -76,7 +76,7 @@ def test_source_of_a_group_may_hold_a_slash():
 
 
 @pytest.mark.parametrize("name, message", [
-    ("transposed", ("W: transform must be one of group, lut_remap, rows, tile, transpose, "
+    ("transposed", ("W: transform must be one of group, k_sort, lut_remap, rows, tile, transpose, "
                     "not 'transposed'; did you mean 'transpose'?")),
     ("tile/8", "W: transform tile must be given 2 arguments, not 1"),
     ("tile/8/0", "W: tile columns must be a whole number of at least 1, not '0'"),
