@@ -8,7 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 from golden.formats import decode
 from machine.formats import Format
 
-__all__ = ["kulisch_matmul", "matmul", "round_shift", "saturate", "wrap"]
+__all__ = ["add_scaled", "kulisch_matmul", "matmul", "round_shift", "saturate", "wrap"]
+
+
+_FLOAT32_STEP = -149  # exponent of the smallest positive float32
 
 
 def matmul(a: ArrayLike, b: ArrayLike) -> NDArray:
@@ -41,6 +44,20 @@ def kulisch_matmul(a: ArrayLike, b: ArrayLike, fmt_a: Format, fmt_b: Format) -> 
     units_b = whole(decode(b, fmt_b) / fmt_b.smallest)
     total = np.frompyfunc(_round_to_odd, 1, 1)(matmul(units_a, units_b)).astype(np.float64)
     return total * (fmt_a.smallest * fmt_b.smallest)
+
+
+def add_scaled(total: NDArray[np.float32], units: NDArray, exponent: NDArray) -> NDArray:
+    """Return float32 `total` + Python integers `units` * 2**`exponent` [...], rounded once.
+
+    `total` is finite. The sum is exact in units of the smaller exponent; a sum of 0 is +0.
+    """
+    step = np.minimum(exponent, _FLOAT32_STEP).astype(object)
+    held = np.frompyfunc(int, 1, 1)(total.astype(np.float64) * 2.0**-_FLOAT32_STEP)
+    shift = np.frompyfunc(lambda number, places: number << int(places), 2, 1)
+    whole = shift(held, _FLOAT32_STEP - step) + shift(units, exponent - step)
+    odd = np.frompyfunc(_round_to_odd, 1, 1)(whole).astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(odd, step.astype(np.int64)).astype(np.float32)
 
 
 def _round_to_odd(number: int) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from golden import pe_float
 from golden.exact import matmul, wrap
 from golden.formats import integers
 from machine.formats import Format
@@ -59,8 +60,13 @@ def tile_sums(
     """Return the sums of one tile, int64 [m, cols].
 
     `acts` [m, k, lanes] and `weights` [k, lanes, cols] are codes. Integer sums wrap, so that the
-    order of addition cannot be seen.
+    order of addition cannot be seen; those of floats are codes of the accumulator.
     """
+    if not cfg.pe.fixed.integer:
+        zero = np.zeros((len(acts), weights.shape[-1]), np.int64)
+        return accumulate(cfg, dataflow, acts.shape[1], zero,
+                          pe_float.add_beat(cfg, acts, weights),
+                          lambda sums, others: pe_float.add(cfg, sums, others))
     a = operand(acts, cfg.act_format).reshape(len(acts), -1)
     w = operand(weights, cfg.operand_format).reshape(-1, weights.shape[-1])
     return wrap(matmul(a, w), cfg.acc_bits)
@@ -68,4 +74,6 @@ def tile_sums(
 
 def add(cfg: SystolicConfig, stored: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """Return stored rows + `sums`, both int64 [m, cols], as the collector adds them."""
+    if not cfg.pe.fixed.integer:
+        return pe_float.add(cfg, stored, sums)
     return wrap(stored.astype(object) + sums, cfg.acc_bits)

@@ -45,9 +45,9 @@ def matmul(a: np.ndarray, w: np.ndarray, acc_bits: int = 32) -> np.ndarray:
 
 def _product(cfg: SystolicConfig, tile: Tile, acts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the m rows of sums of one tile, from its beats."""
-    lanes = cfg.pe.k_lanes
-    a = acts.reshape(-1, cfg.rows, lanes)
-    w = weights.reshape(-1, cfg.cols, lanes).swapaxes(1, 2)
+    fixed, lanes = cfg.pe.fixed, cfg.pe.k_lanes
+    a = acts.reshape(-1, cfg.rows, lanes + (fixed.act_shared_bits > 0))
+    w = weights.reshape(-1, cfg.cols, lanes + (fixed.weight_shared_bits > 0)).swapaxes(1, 2)
     a = a[:, : tile.k] if tile.dataflow == "ws" else a[:, : tile.m].swapaxes(0, 1)
     return tile_sums(cfg, tile.dataflow, a, w)
 
@@ -58,7 +58,7 @@ def run(
     """Return the beats of sums, int64 [beats, cols], that `tiles` send.
 
     `acts` [beats, rows * lanes] and `weights` [beats, cols * lanes] are the beats of all tiles in
-    turn.
+    turn; what the lanes of an element share (the scale of a block) is one lane more.
     A ``ws`` tile takes m rows of activations (elements from k on are ignored) and k rows of
     weights; an ``os`` tile takes k columns of activations (elements from m on are ignored) and k
     rows of weights. Stored rows start as zero, as after power-up. Raises ``ValueError`` for a tile

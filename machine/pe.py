@@ -19,7 +19,8 @@ from machine.formats import Format, Kind, format_named
 
 __all__ = ["PE_KINDS", "PeConfig", "PeKind", "limits"]
 
-PeName = Literal["int_mac", "mixpe", "bit_serial", "shift", "ternary", "bipolar", "qoq"]
+PeName = Literal["int_mac", "mixpe", "bit_serial", "shift", "ternary", "bipolar", "qoq",
+                 "float_mac", "float_shift_add", "mx"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,17 @@ PE_KINDS: dict[str, PeKind] = {
     # int_mac of 8-bit weights behind a decoder, one a column: QServe, arXiv 2405.04532.
     "qoq": PeKind(weight="qoq_w4", operand="int8", weight_kinds=(Kind.BLOCK,),
                   weight_bits=(8, 8)),
+    # The exact product of two floats, added to a float or to an exact (Kulisch) sum.
+    "float_mac": PeKind(act="float{}", weight="float{}", act_kinds=(Kind.FLOAT,),
+                        weight_kinds=(Kind.FLOAT,), act_bits=(4, 32), weight_bits=(4, 32),
+                        masked=True, integer=False),
+    # MixPE W4A16, arXiv 2411.16158: a float by an integer, added up at the integer's bits.
+    "float_shift_add": PeKind(act="float{}", act_kinds=(Kind.FLOAT,), act_bits=(4, 32),
+                              weight_bits=(1, 8), masked=True, integer=False),
+    # A block of OCP MX a beat: exact inside, one float32 addition.
+    "mx": PeKind(act="mxint{}", weight="mxint{}", act_kinds=(Kind.BLOCK,),
+                 weight_kinds=(Kind.BLOCK,), act_bits=(4, 8), weight_bits=(4, 8),
+                 act_shared_bits=8, weight_shared_bits=8, masked=True, integer=False),
 }
 
 
@@ -89,6 +101,8 @@ class PeConfig:
                 self.w_format)
         require(not (self.fixed.integer and self.acc_format), "acc_format",
                 f"'' (signed integers of acc_bits) for {self.kind}", self.acc_format)
+        require(lanes == 1 or self.fixed.integer or self.kind == "mx", "k_lanes",
+                f"1 for {self.kind}", lanes)
 
     def _check_format(self, name: str, value: str, kinds: tuple[Kind, ...]) -> None:
         """Raise ``ValueError`` unless `value` is empty or a format of one of `kinds`."""

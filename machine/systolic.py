@@ -20,7 +20,8 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from machine.config import Fidelity, config, require
-from machine.formats import Format, format_named
+from machine.floats import KULISCH_MARKS, kulisch_bits
+from machine.formats import Format, check_matmul, format_named
 from machine.pe import PeConfig, limits
 
 __all__ = [
@@ -109,6 +110,7 @@ class SystolicConfig:
     def _check_sums(self) -> None:
         """Raise ``ValueError`` if a tile's sum of products can leave the accumulator."""
         if not self.pe.fixed.integer:
+            self._check_float_sums()
             return
         low, high = self.product_limits
         count = self.rows * self.pe.k_lanes
@@ -116,6 +118,25 @@ class SystolicConfig:
         names = f"{self.act_format.name} by {self.operand_format.name}"
         require(least <= self.acc_bits <= 64, "acc_bits",
                 f"from {least} (for {count} products of {names}) to 64", self.acc_bits)
+
+    def _check_float_sums(self) -> None:
+        """Raise ``ValueError`` unless floats may be added in the accumulator, and fit it."""
+        act, weight, acc = self.act_format, self.operand_format, self.pe.acc_format
+        check_matmul(act, weight, acc)
+        if self.pe.kind == "mx":
+            for name, fmt in (("a_format", act), ("w_format", weight)):
+                require(fmt.name.startswith("mx"), name, "an OCP MX format", fmt.name)
+            floats = [format_named(fmt.element).is_float for fmt in (act, weight)]
+            require(floats[0] == floats[1], "w_format",
+                    f"of {'floats' if floats[0] else 'integers'}, as {act.name} is", weight.name)
+        if acc != "kulisch":
+            bits = format_named(acc).bits
+            require(self.acc_bits == bits, "acc_bits", f"{bits}, the bits of {acc}", self.acc_bits)
+            return
+        least = kulisch_bits(act, weight, self.rows) + len(KULISCH_MARKS)
+        require(least <= self.acc_bits <= 64, "acc_bits",
+                f"from {least} (for {self.rows} exact products of {act.name} by {weight.name}, and "
+                f"{len(KULISCH_MARKS)} marks) to 64", self.acc_bits)
 
     @property
     def act_format(self) -> Format:

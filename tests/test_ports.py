@@ -10,15 +10,32 @@ from typing import get_type_hints
 import pytest
 from amaranth.lib import wiring
 
+from hw.chain import Wire
+from hw.float_divide import RootStart
+from hw.floats import decoded_shape
+from machine.floats import FloatConfig
+from machine.formats import FORMATS
 from machine.group import GroupConfig
 from machine.systolic import SystolicConfig
 
 ROOT = Path(__file__).parents[1]
 
 # One example of each type of configuration, and of each other argument by its name.
-CONFIGS = {SystolicConfig: SystolicConfig(rows=4, cols=3), GroupConfig: GroupConfig(cols=3)}
-ARGUMENTS = {"delays": (0, 1, 2), "width": 8, "cycles": 2, "act_format": "float16",
-             "weight_format": "shift4"}
+NUMBER = decoded_shape(FORMATS["float16"], normalised=True)
+CONFIGS = {
+    FloatConfig: FloatConfig(operation="multiply_add"),
+    GroupConfig: GroupConfig(cols=3),
+    SystolicConfig: SystolicConfig(rows=4, cols=3),
+}
+ARGUMENTS = {
+    "delays": (0, 1, 2), "width": 8, "limit": 3, "layout": 8, "stages": [Wire(8), Wire(8)],
+    "parts": {"a": Wire(8)}, "a": NUMBER, "b": NUMBER, "x": NUMBER, "y": NUMBER, "shape": NUMBER,
+    "fmt": FORMATS["float16"], "digits": 12, "start": RootStart(NUMBER, 12),
+    "rounding": "floor", "cycles": 2, "registers": 1, "act": FORMATS["float8_e4m3fn"],
+    "weight": FORMATS["float8_e4m3fn"], "acc": FORMATS["float32"], "low": -20,
+    "act_block": FORMATS["mxfp8_e4m3"], "weight_block": FORMATS["mxfp4"], "lanes": 4,
+    "act_format": "float16", "weight_format": "shift4",
+}
 
 
 def components() -> list[type[wiring.Component]]:
