@@ -1,6 +1,6 @@
-"""The lookup-table product: unsigned weights become table codes once, then sums are looked up.
+"""The lookup-table product: weights become table codes once, then sums are looked up.
 
-Four activations make a table of 8 sums (golden.vector.table_precompute); the other 8 of their 16
+K activations make a table of 2**(K-1) sums (four make 8, golden.vector.table_precompute); the other
 sign patterns are the negatives. A weight of B bits is B planes of signs: q' = 2q - (2**B - 1) is
 the sum over bits b of +-2**b. Method: LUT Tensor Core, arXiv 2408.06003, equations 5 and 6.
 """
@@ -11,9 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from golden.exact import matmul
 from machine.errors import must_be
 
-__all__ = ["lookup", "reinterpret", "remap"]
-
-NEGATE = 8  # the bit of a code that says: subtract the entry
+__all__ = ["groups", "lookup", "planes", "reinterpret", "remap", "subset_sums", "tables"]
 
 
 def reinterpret(scale: ArrayLike, zero: ArrayLike, bits: int) -> tuple[NDArray, NDArray]:
@@ -21,37 +19,73 @@ def reinterpret(scale: ArrayLike, zero: ArrayLike, bits: int) -> tuple[NDArray, 
     return np.asarray(scale) / 2, 2 * np.asarray(zero) + 1 - 2**bits
 
 
-def remap(weights: ArrayLike, bits: int) -> NDArray[np.uint8]:
-    """Return the table codes [bits, N, ceil(K / 4)] of unsigned `weights` [N, K] of `bits` bits.
+def planes(weights: ArrayLike, bits: int, k: int = 4) -> NDArray[np.uint8]:
+    """Return the planes [bits, N, ceil(K / k)] of unsigned `weights` [N, K] of `bits` bits.
 
-    Code bits 0-2 are the table entry, bit 3 negates it: where the fourth weight's bit is 1, the
-    other three are inverted here so that no hardware has to. Weights beyond K count as 0 and
-    meet activations of 0. Raises `UserError` for a weight out of range.
+    Bit j of an entry is the plane's bit of weight j of a group of `k`. Weights beyond K count as 0.
+    Raises `UserError` for a weight out of range.
     """
     w = np.asarray(weights, np.int64)
     wrong = (w < 0) | (w >= 2**bits)
     if wrong.any():
         raise must_be("a weight to remap", f"from 0 to {2**bits - 1}", int(w[wrong][0]))
-    padded = np.pad(w, ((0, 0), (0, -w.shape[1] % 4)))
-    groups = padded.reshape(len(w), padded.shape[1] // 4, 4)
-    planes = groups >> np.arange(bits)[:, None, None, None] & 1
-    first_three = planes[..., :3] @ np.array([1, 2, 4])
-    fourth = planes[..., 3]
-    return (np.where(fourth, 7 - first_three, first_three) + NEGATE * fourth).astype(np.uint8)
+    padded = np.pad(w, ((0, 0), (0, -w.shape[1] % k)))
+    split = padded.reshape(len(w), -1, k) >> np.arange(bits)[:, None, None, None] & 1
+    return (split @ (1 << np.arange(k))).astype(np.uint8)
+
+
+def remap(weights: ArrayLike, bits: int, k: int = 4) -> NDArray[np.uint8]:
+    """Return the table codes [bits, N, ceil(K / k)] of unsigned `weights` [N, K] of `bits` bits.
+
+    The low k - 1 bits of a code are the table entry, the bit above negates it: where the last
+    weight's bit is 1, the others are inverted here so that no hardware has to. Weights beyond K
+    count as 0 and meet activations of 0. Raises `UserError` for a weight out of range.
+    """
+    split = planes(weights, bits, k)
+    last = 1 << k - 1
+    return np.where(split & last, split ^ last - 1, split)
+
+
+def tables(a: ArrayLike, k: int = 4) -> NDArray[np.int64]:
+    """Return the half tables [..., ceil(K / k), 2**(k-1)] of integers `a` [..., K].
+
+    Entry j of (a0, ..., a_k-1) is -a_k-1 plus the sum of +-a_i, minus where bit i of j is 0. The
+    last activations are filled up with zeros.
+    """
+    entries = np.arange(2 ** (k - 1))[:, None] >> np.arange(k) & 1  # bit k - 1 is 0: minus
+    return groups(a, k) @ (2 * entries - 1).T
+
+
+def subset_sums(a: ArrayLike, k: int = 4) -> NDArray[np.int64]:
+    """Return the whole tables [..., ceil(K / k), 2**k] of integers `a` [..., K].
+
+    Entry j is the sum of the activations i of a group whose bit i of j is 1: what a lookup array
+    without reinterpreted weights stores.
+    """
+    return groups(a, k) @ (np.arange(2**k)[:, None] >> np.arange(k) & 1).T
+
+
+def groups(a: ArrayLike, k: int) -> NDArray[np.int64]:
+    """Return integers `a` [..., K] as [..., ceil(K / k), k], filled up with zeros."""
+    value = np.asarray(a, np.int64)
+    padded = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, -value.shape[-1] % k)])
+    return padded.reshape(*value.shape[:-1], padded.shape[-1] // k, k)
 
 
 def lookup(tables: ArrayLike, codes: ArrayLike) -> NDArray[np.int64]:
     """Return the sum over planes b and groups of +-2**b * the entry that each code names.
 
-    `tables` int [..., M, K / 4, 8], `codes` [bits, N, K / 4]; int64 [..., M, N], which is the
-    activations times the transposed q'. The entries are gathered through a matrix of signed
+    `tables` int [..., M, K / k, 2**(k-1)], `codes` [bits, N, K / k]; int64 [..., M, N], which is
+    the activations times the transposed q'. The entries are gathered through a matrix of signed
     powers of two, so the sum is one exact integer product.
     """
     t, c = np.asarray(tables), np.asarray(codes, np.int64)
-    bits, rows, groups = c.shape
-    chosen = np.zeros((rows, groups, 8), np.int64)
-    row, group = np.ogrid[:rows, :groups]
+    bits, rows, count = c.shape
+    entries = t.shape[-1]
+    chosen = np.zeros((rows, count, entries), np.int64)
+    row, group = np.ogrid[:rows, :count]
     for b in range(bits):
-        sign = np.where(c[b] & NEGATE, -1, 1)
-        chosen[row, group, c[b] & 7] += sign << b
-    return matmul(t.reshape(*t.shape[:-2], groups * 8), chosen.reshape(rows, groups * 8).T)
+        sign = np.where(c[b] & entries, -1, 1)
+        chosen[row, group, c[b] & entries - 1] += sign << b
+    return matmul(t.reshape(*t.shape[:-2], count * entries),
+                  chosen.reshape(rows, count * entries).T)

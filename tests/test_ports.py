@@ -16,6 +16,7 @@ from hw.floats import decoded_shape
 from machine.floats import FloatConfig
 from machine.formats import FORMATS
 from machine.group import GroupConfig
+from machine.lut import LutConfig, TableConfig
 from machine.systolic import SystolicConfig
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,7 @@ CONFIGS = {
     FloatConfig: FloatConfig(operation="multiply_add"),
     GroupConfig: GroupConfig(cols=3),
     SystolicConfig: SystolicConfig(rows=4, cols=3),
+    LutConfig: LutConfig(m=2, n=3, tables=TableConfig(format="int11", precomputed=False)),
 }
 ARGUMENTS = {
     "delays": (0, 1, 2), "width": 8, "limit": 3, "layout": 8, "stages": [Wire(8), Wire(8)],

@@ -1,0 +1,110 @@
+"""When the lookup array moves each beat: its rules as a recurrence in valid and ready times.
+
+One table a row is held, with all its planes in front of it; the sums of a command leave a row a
+cycle from where they were added, so the next command's first plane waits for the last row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from machine.lut import LutConfig, LutTile
+
+__all__ = ["LutTransfers", "lut_transfers"]
+
+
+@dataclass(frozen=True)
+class LutTransfers:
+    """The cycle of every transfer, one int64 array a stream."""
+
+    commands: np.ndarray
+    tables: np.ndarray
+    weights: np.ndarray
+    sums_offered: np.ndarray  # o_sums.valid rises for this row, or stays for it
+    sums: np.ndarray
+
+
+@njit(cache=True)
+def _transfers(work, depth, commands_valid, tables_valid, weights_valid, sums_ready):
+    """Schedule the tiles of `work`, int64 [tiles, 3]: tables, beats a table, rows sent."""
+    commands = np.zeros_like(commands_valid)
+    tables = np.zeros_like(tables_valid)
+    weights = np.zeros_like(weights_valid)
+    offered = np.zeros_like(sums_ready)
+    sums = np.zeros_like(sums_ready)
+    table = weight = row = 0  # beats that have moved
+    last = -1  # the latest beat of weights
+    ended = 0  # the last beat of weights of the command in front: the next may be taken
+    freed = 0  # the last beat for the table in front: the next may be taken
+    free = 0  # the sums may be overwritten
+
+    for tile in range(len(work)):
+        count, steps, rows = work[tile]
+        commands[tile] = max(commands_valid[tile], ended)
+        start = max(commands[tile] + 1, free)
+
+        # Every table is taken with the last plane of the one in front, and used a cycle later.
+        for _ in range(count):
+            tables[table] = max(tables_valid[table], freed)
+            start = max(start, tables[table] + 1)
+            for _ in range(steps):
+                last = max(start, last + 1, weights_valid[weight])
+                weights[weight] = last
+                weight += 1
+            freed = last
+            table += 1
+        ended = last
+
+        # A row is pushed into the queue of two unless the row before the last one is still there.
+        push = last + depth
+        for _ in range(rows):
+            if row > 1:
+                push = max(push, sums[row - 2] + 1)
+            before = sums[row - 1] if row > 0 else -1
+            offered[row] = max(push, before) + 1
+            sums[row] = max(offered[row], sums_ready[row])
+            free = push
+            push += 1
+            row += 1
+    return commands, tables, weights, offered, sums
+
+
+def _times(name: str, given: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
+    """Return `given` as int64 [count], zeros for None; raise ``ValueError`` for another length."""
+    times = np.zeros(count, np.int64) if given is None else np.asarray(given, np.int64)
+    if times.shape != (count,):
+        raise ValueError(f"{name} must be {count} cycles, not {times.size}")
+    if count and times.min() < 0:
+        raise ValueError(f"{name} must be at least 0, not {times.min()}")
+    return times
+
+
+def lut_transfers(
+    cfg: LutConfig,
+    tiles: Sequence[LutTile],
+    *,
+    commands_valid: Sequence[int] | np.ndarray | None = None,
+    tables_valid: Sequence[int] | np.ndarray | None = None,
+    weights_valid: Sequence[int] | np.ndarray | None = None,
+    sums_ready: Sequence[int] | np.ndarray | None = None,
+) -> LutTransfers:
+    """Return the cycle of every transfer of an array that executes `tiles` from cycle 0, reset.
+
+    Beat j of a stream is offered from cycle ``valid[j]``, or taken from cycle ``ready[j]`` on, in
+    order; None means always. Equal to the RTL's cycle for cycle. Raises ``ValueError`` for a tile
+    `cfg` cannot execute and for arrays that do not have one entry a beat.
+    """
+    for tile in tiles:
+        tile.check(cfg)
+    work = np.array([(tile.tables, cfg.beats_of(tile.planes), tile.sum_beats) for tile in tiles],
+                    np.int64).reshape(len(tiles), 3)
+    return LutTransfers(*_transfers(
+        work,
+        cfg.depth_cycles,
+        _times("commands_valid", commands_valid, len(tiles)),
+        _times("tables_valid", tables_valid, sum(tile.tables for tile in tiles)),
+        _times("weights_valid", weights_valid, sum(tile.weight_beats(cfg) for tile in tiles)),
+        _times("sums_ready", sums_ready, sum(tile.sum_beats for tile in tiles)),
+    ))

@@ -1,0 +1,184 @@
+# amaranth: UnusedElaboratable=no
+"""The lookup array's RTL, simulator and golden agree: every sum and the cycle of every beat."""
+
+import numpy as np
+import pytest
+
+from archsim.lut import lut_transfers
+from golden.lut_array import assemble, lay_out, product, run
+from hw.cxxrtl import StreamSimulation, pack_beats, unpack_beats
+from hw.lut import Lut
+from machine.lut import (
+    LutConfig,
+    LutTile,
+    TableConfig,
+    lut_matmul_tiles,
+    pack_lut_tile,
+)
+
+CONVENTIONAL = TableConfig(format="int10", symmetric=False, remapped=False, precomputed=False)
+SYMMETRIC = TableConfig(format="int11", remapped=False, precomputed=False)
+REMAPPED = TableConfig(format="int11", precomputed=False)
+SMALL = {"m": 2, "n": 3}
+# The steps of the ablation, then other shapes, widths and depths, then what they are held against.
+CONFIGS = {
+    "conventional": LutConfig(**SMALL, tables=CONVENTIONAL),
+    "symmetric": LutConfig(**SMALL, tables=SYMMETRIC),
+    "remapped": LutConfig(**SMALL, tables=REMAPPED),
+    "precomputed": LutConfig(**SMALL, tables=TableConfig(format="int11")),
+    "int8-w2": LutConfig(m=3, n=2, w_bits=2, acc_bits=10, depth_cycles=2),
+    "int16-one-unit": LutConfig(m=1, n=1, w_bits=5, tables=TableConfig(format="int16")),
+    "k2": LutConfig(m=2, n=2, k=2, w_bits=3, acc_bits=64, tables=TableConfig(format="int9")),
+    "k5-deep": LutConfig(m=1, n=2, k=5, w_bits=1, depth_cycles=2,
+                         tables=TableConfig(format="int12", precomputed=False)),
+    "whole-tables-enter": LutConfig(m=2, n=1, k=3, w_bits=4, tables=TableConfig(
+        format="int12", symmetric=False, remapped=False)),
+    "mac": LutConfig(**SMALL, unit="mac", a_bits=8, w_bits=4),
+    "mac-deep": LutConfig(m=1, n=2, k=3, unit="mac", a_bits=16, w_bits=8, depth_cycles=2),
+    "add": LutConfig(**SMALL, unit="add", a_bits=8, w_bits=8),
+    "add-deep": LutConfig(m=3, n=1, k=5, unit="add", a_bits=6, w_bits=3, depth_cycles=2),
+}
+MATMULS = 16  # random products on each configuration
+MIXES = 8  # random sequences of commands on each configuration
+STREAMS = {"commands": "i_commands", "tables": "i_tables", "weights": "i_weights"}
+
+
+def stalls(rng: np.random.Generator, beats: int) -> np.ndarray:
+    """Return random times for the beats of one stream: none, few, many or long waits."""
+    most, chance = [(1, 0.0), (2, 0.3), (4, 0.8), (25, 0.2)][rng.integers(4)]
+    return np.cumsum(rng.integers(0, most, beats) * (rng.random(beats) < chance))
+
+
+def schedule(rng: np.random.Generator, cfg: LutConfig, tiles: list[LutTile]):
+    """Return random times for all four streams, as `lut_transfers` takes them."""
+    return {
+        "commands_valid": stalls(rng, len(tiles)),
+        "tables_valid": stalls(rng, sum(tile.tables for tile in tiles)),
+        "weights_valid": stalls(rng, sum(tile.weight_beats(cfg) for tile in tiles)),
+        "sums_ready": stalls(rng, sum(tile.sum_beats for tile in tiles)),
+    }
+
+
+def integers(rng: np.random.Generator, bits: int, shape) -> np.ndarray:
+    """Return random signed integers of `bits`, often extreme; at times all lowest: sums wrap."""
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    if rng.random() < 0.3:
+        return np.full(shape, low)
+    values = rng.integers(low, high + 1, shape)
+    return np.where(rng.random(shape) < 0.2, rng.choice([low, high], shape), values)
+
+
+def activation_bits(cfg: LutConfig) -> int:
+    """Return the widest activations whose sums are entries, or those the array takes."""
+    if not cfg.takes_tables:
+        return cfg.a_bits
+    return cfg.tables.entry.bits - (cfg.k - 1).bit_length() - cfg.tables.symmetric
+
+
+def random_tiles(rng: np.random.Generator, cfg: LutConfig, count: int) -> list[LutTile]:
+    """Return `count` random commands that `cfg` can execute."""
+    return [LutTile(rows=int(rng.integers(1, cfg.m + 1)), tables=int(rng.integers(1, 5)),
+                    planes=int(rng.integers(1, cfg.w_bits + 1)),
+                    accumulate=bool(rng.integers(2)), emit=bool(rng.integers(2)))
+            for _ in range(count - 1)] + [LutTile(rows=cfg.m, tables=1, planes=1)]
+
+
+def random_beats(rng: np.random.Generator, cfg: LutConfig, tiles: list[LutTile]):
+    """Return random beats for `tiles`: any entry, any code."""
+    bits = cfg.tables.entry.bits if cfg.takes_tables else cfg.a_bits
+    row = cfg.row_bits // bits
+    data = integers(rng, bits, (sum(t.tables for t in tiles), cfg.m, row))
+    beats = sum(tile.weight_beats(cfg) for tile in tiles)
+    if cfg.unit == "mac":
+        return data, integers(rng, cfg.w_bits, (beats, cfg.n, cfg.k))
+    return data, rng.integers(0, 1 << cfg.k, (beats, cfg.n))
+
+
+def payloads(cfg: LutConfig, tiles: list[LutTile], data: np.ndarray, weights: np.ndarray):
+    """Return the words of the three streams that enter."""
+    commands = np.array([[pack_lut_tile(tile)] for tile in tiles], np.uint32)
+    entry = cfg.tables.entry.bits if cfg.takes_tables else cfg.a_bits
+    lanes = weights.reshape(len(weights), int(np.prod(weights.shape[1:])))
+    return {
+        "i_commands": commands,
+        "i_tables": pack_beats(data.reshape(len(data), -1), entry),
+        "i_weights": pack_beats(lanes, cfg.w_bits if cfg.unit == "mac" else cfg.k),
+    }
+
+
+def assert_same(what: str, got: np.ndarray, want: np.ndarray) -> None:
+    """Fail with the first difference between the RTL and what it should be."""
+    assert got.shape == want.shape, f"{what}: shape {got.shape}, want {want.shape}"
+    for index in np.argwhere(got != want)[:1]:
+        at = tuple(int(i) for i in index)
+        pytest.fail(f"{what}{list(at)}: RTL {got[at]}, want {want[at]}")
+
+
+def check(cfg, simulation, rng, tiles, data, weights) -> np.ndarray:
+    """Run `tiles` under a random schedule; hold RTL to golden and simulator; return the sums."""
+    times = schedule(rng, cfg, tiles)
+    words = payloads(cfg, tiles, data, weights)
+    log = simulation.run(
+        {stream: (words[stream], times[f"{name}_valid"]) for name, stream in STREAMS.items()},
+        {"o_sums": times["sums_ready"]},
+    )
+    sums = unpack_beats(log["o_sums"].words, cfg.n, cfg.acc_bits)
+    assert_same("sums", sums, run(cfg, tiles, data, weights))
+    expected = lut_transfers(cfg, tiles, **times)
+    for name, stream in {**STREAMS, "sums": "o_sums"}.items():
+        assert_same(f"cycles of {stream}", log[stream].cycles, getattr(expected, name))
+    return sums
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """Return a function that compiles the array of a configuration, once a module."""
+    known: dict[str, StreamSimulation] = {}
+
+    def get(cfg: LutConfig) -> StreamSimulation:
+        if repr(cfg) not in known:
+            known[repr(cfg)] = StreamSimulation(Lut(cfg))
+        return known[repr(cfg)]
+
+    return get
+
+
+def random_product(rng: np.random.Generator, cfg: LutConfig):
+    """Return random activations, weights of random planes, and the commands of their product."""
+    planes = int(rng.integers(1, cfg.w_bits + 1))
+    m, n = int(rng.integers(1, 3 * cfg.m + 1)), int(rng.integers(1, 2 * cfg.n + 1))
+    k = int(rng.integers(1, 6 * cfg.k))
+    a = integers(rng, activation_bits(cfg), (m, k))
+    w = integers(rng, planes, (n, k))
+    return a, w, planes, list(lut_matmul_tiles(cfg, m, n, k, planes))
+
+
+def check_random_cases(cfg: LutConfig, simulation: StreamSimulation, seed: int) -> None:
+    """Check random products, whole, and then random sequences of commands with random beats."""
+    rng = np.random.default_rng([cfg.m, cfg.n, cfg.k, seed])
+    for _ in range(MATMULS):
+        a, w, planes, works = random_product(rng, cfg)
+        tiles = [work.tile for work in works]
+        sums = check(cfg, simulation, rng, tiles, *lay_out(cfg, works, a, w, planes))
+        assert_same("product", assemble(works, sums, len(a), len(w)), product(cfg, a, w))
+    for _ in range(MIXES):
+        tiles = random_tiles(rng, cfg, 12)
+        check(cfg, simulation, rng, tiles, *random_beats(rng, cfg, tiles))
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("name", CONFIGS)
+def test_products_and_mixed_commands_with_random_stalls_on_all_streams(name, compiled):
+    check_random_cases(CONFIGS[name], compiled(CONFIGS[name]), seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("name", CONFIGS)
+def test_many_more_cases(name, compiled):
+    for seed in range(1, 41):
+        check_random_cases(CONFIGS[name], compiled(CONFIGS[name]), seed)
+
+
+def test_at_least_two_hundred_random_products_are_compared():
+    assert MATMULS * len(CONFIGS) >= 200
