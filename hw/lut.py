@@ -5,7 +5,7 @@ register holds one table a row, every unit finds its entry and adds it, the rows
 queue. The units of `hw.lut_baselines` fit the same harness.
 """
 
-from amaranth.hdl import Cat, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import Cat, ClockSignal, Elaboratable, Instance, Module, Mux, ResetSignal, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -150,11 +150,9 @@ class LutControl(wiring.Component):
             ends.eq(self.look & self.last & last_table),
         ]
         with m.If(self.look):
-            m.d.sync += self.plane.eq(self.plane + 1)
+            m.d.sync += self.plane.eq(Mux(self.last, 0, self.plane + 1))
             with m.If(self.last):
-                m.d.sync += [self.plane.eq(0), table.eq(table + 1)]
-        with m.If(ends):
-            m.d.sync += table.eq(0)
+                m.d.sync += table.eq(Mux(last_table, 0, table + 1))
 
         # The next table and the next command enter with the last plane of those in front.
         m.d.comb += [
