@@ -9,9 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from golden.exact import matmul
+from golden.floats import add, from_integer, multiply
+from golden.vector import quantise_rows
 from machine.errors import must_be
+from machine.formats import FORMATS, Format
+from machine.vector import ScaleRule
 
-__all__ = ["groups", "lookup", "planes", "reinterpret", "remap", "subset_sums", "tables"]
+__all__ = [
+    "groups", "lookup", "lookup_scaled", "planes", "quantise_tables", "reinterpret", "remap",
+    "subset_sums", "tables",
+]
 
 
 def reinterpret(scale: ArrayLike, zero: ArrayLike, bits: int) -> tuple[NDArray, NDArray]:
@@ -89,3 +96,42 @@ def lookup(tables: ArrayLike, codes: ArrayLike) -> NDArray[np.int64]:
         chosen[row, group, c[b] & entries - 1] += sign << b
     return matmul(t.reshape(*t.shape[:-2], count * entries),
                   chosen.reshape(rows, count * entries).T)
+
+
+def quantise_tables(
+    tables: ArrayLike, rule: ScaleRule, block: int, fmt: Format = FORMATS["int8"]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return codes of `tables` [..., G, E] in `fmt`, and float32 scales [..., G / tables a scale].
+
+    `rule` TABLE gives every table its own scale, as LUT Tensor Core does, and `block` must be 1;
+    BLOCK one to `block` tables side by side, as T-MAC does. Scale, ties and the all-zero table are
+    those of `golden.vector.quantise_rows` on the entries that share the scale. Entries must be
+    exact in float32. Raises `UserError` for another rule or a block that does not divide.
+    """
+    value = np.asarray(tables)
+    count, entries = value.shape[-2:]
+    if rule not in (ScaleRule.TABLE, ScaleRule.BLOCK):
+        raise must_be("scale rule of tables", "table or block", rule.name.lower())
+    if rule is ScaleRule.TABLE and block != 1:
+        raise must_be("block", "1 for a scale a table", block)
+    if block < 1 or count % block:
+        raise must_be("block", f"a divisor of {count} tables", block)
+    rows = value.reshape(*value.shape[:-2], count // block, block * entries)
+    codes, scales = quantise_rows(rows.astype(np.float32), fmt)
+    return codes.reshape(value.shape), scales
+
+
+def lookup_scaled(tables: ArrayLike, scales: ArrayLike, codes: ArrayLike) -> NDArray[np.float32]:
+    """Return what `codes` [bits, N, G] find in quantised `tables` [..., M, G, E], float32.
+
+    The tables under one scale of `scales` [..., M, blocks] are added as integers; that sum is
+    rounded to float32, times the scale rounded, and added rounded, block after block from +0.
+    """
+    t, c, s = np.asarray(tables), np.asarray(codes), np.asarray(scales, np.float32)
+    block = t.shape[-2] // s.shape[-1]
+    total = np.zeros((*t.shape[:-2], c.shape[1]), np.float32)
+    for number in range(s.shape[-1]):
+        part = slice(number * block, (number + 1) * block)
+        whole = from_integer(lookup(t[..., part, :], c[..., part]))
+        total = add(total, multiply(whole, s[..., number, None]))
+    return total

@@ -6,9 +6,19 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from golden.lut import lookup, reinterpret, remap
+from golden.lut import (
+    lookup,
+    lookup_scaled,
+    planes,
+    quantise_tables,
+    reinterpret,
+    remap,
+    subset_sums,
+    tables,
+)
 from golden.vector import table_precompute
 from machine.errors import UserError
+from machine.vector import ScaleRule
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
@@ -53,3 +63,97 @@ def test_reinterpretation_is_exact(bits):
     for q in range(2**bits):
         want = Fraction(scale) * (q - zero)
         assert Fraction(float(new_scale)) * (2 * q - (2**bits - 1) - int(new_zero)) == want
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 6])
+def test_tables_of_any_k_equal_the_product_with_reinterpreted_weights(k):
+    rng = np.random.default_rng(k)
+    a, q = rng.integers(-128, 128, (3, 25)), rng.integers(0, 8, (5, 25))
+    got = lookup(tables(a, k), remap(q, 3, k))
+    assert got.tolist() == (a @ (2 * q - 7).T).tolist()
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_tables_by_hand_for_every_sign_pattern(k):
+    acts = [3, -50, 7, 127][:k]
+    signs = [[1 if j >> i & 1 else -1 for i in range(k)] for j in range(2 ** k)]
+    want = [sum(s * a for s, a in zip(row, acts, strict=True)) for row in signs]
+    assert tables([acts], k)[0, 0].tolist() == want[: 2 ** (k - 1)]
+    some = [sum(a for i, a in enumerate(acts) if j >> i & 1) for j in range(2 ** k)]
+    assert subset_sums([acts], k)[0, 0].tolist() == some
+
+
+def test_tables_of_four_are_the_vector_units():
+    a = np.random.default_rng(1).integers(-128, 128, (3, 22))
+    assert tables(a).tolist() == table_precompute(a).tolist()
+
+
+def test_subset_sums_of_the_planes_are_the_plain_product():
+    rng = np.random.default_rng(2)
+    a, q = rng.integers(-128, 128, (3, 10)), rng.integers(0, 16, (5, 10))
+    found = np.take_along_axis(subset_sums(a)[:, None, None], planes(q, 4)[None, ..., None], -1)
+    total = (found[..., 0].sum(axis=-1) << np.arange(4)[:, None]).sum(axis=1)
+    assert total.tolist() == (a @ q.T).tolist()
+
+
+def rounded(x: Fraction) -> float:
+    """Return `x` rounded once to float32."""
+    scale = Fraction(2) ** (24 - _exponent(x)) if x else Fraction(1)
+    return float(round(x * scale) / scale)
+
+
+def _exponent(x: Fraction) -> int:
+    power = abs(x).numerator.bit_length() - abs(x).denominator.bit_length()
+    return power + (Fraction(2) ** power <= abs(x))
+
+
+@pytest.mark.parametrize("rule, block", [(ScaleRule.TABLE, 1), (ScaleRule.BLOCK, 1),
+                                         (ScaleRule.BLOCK, 4), (ScaleRule.BLOCK, 8)])
+def test_table_quantisation_step_by_step(rule, block):
+    rng = np.random.default_rng(3)
+    t = tables(rng.integers(-128, 128, (3, 32)))
+    t[0, :block] = 0  # a block of nothing
+    codes, scales = quantise_tables(t, rule, block)
+    assert codes.shape == t.shape and scales.shape == (3, 8 // block)
+    for m, b in np.ndindex(scales.shape):
+        part = slice(b * block, (b + 1) * block)
+        entries = [int(e) for e in t[m, part].reshape(-1)]
+        largest = max(map(abs, entries))
+        factor = rounded(Fraction(127, largest)) if largest else 0.0
+        want = [round(Fraction(rounded(Fraction(e) * Fraction(factor)))) for e in entries]
+        assert codes[m, part].reshape(-1).tolist() == want
+        assert float(scales[m, b]) == (rounded(Fraction(largest, 127)) if largest else 1.0)
+
+
+def test_the_two_rules_give_different_bits():
+    t = tables(np.random.default_rng(4).integers(-128, 128, (2, 64)))
+    own, shared = quantise_tables(t, ScaleRule.TABLE, 1), quantise_tables(t, ScaleRule.BLOCK, 8)
+    assert (own[0] != shared[0]).any()
+    assert np.abs(own[0]).max(axis=-1).min() == 127, "every table uses the whole range"
+    assert np.abs(shared[0]).reshape(2, 2, -1).max(axis=-1).min() == 127
+
+
+def test_scaled_lookup_adds_block_after_block_with_three_roundings():
+    rng = np.random.default_rng(5)
+    a, q = rng.integers(-128, 128, (2, 32)), rng.integers(0, 4, (3, 32))
+    for rule, block in ((ScaleRule.TABLE, 1), (ScaleRule.BLOCK, 4)):
+        codes, scales = quantise_tables(tables(a), rule, block)
+        want = np.zeros((2, 3), np.float32)
+        for b in range(8 // block):
+            part = slice(b * block, (b + 1) * block)
+            whole = lookup(codes[:, part], remap(q, 2)[..., part]).astype(np.float32)
+            want = want + whole * scales[:, b, None]
+        got = lookup_scaled(codes, scales, remap(q, 2))
+        assert got.dtype == np.float32 and got.tolist() == want.tolist()
+        error = np.abs(got - a @ (2 * q - 3).T).max()
+        assert 0 < error < 127 * 0.5 * scales.max() * 3 * 8
+
+
+@pytest.mark.parametrize("rule, block, sentence", [
+    (ScaleRule.STATIC, 1, "scale rule of tables must be table or block, not 'static'"),
+    (ScaleRule.TABLE, 2, "block must be 1 for a scale a table, not 2"),
+    (ScaleRule.BLOCK, 3, "block must be a divisor of 8 tables, not 3"),
+])
+def test_wrong_rules_of_table_quantisation_are_refused(rule, block, sentence):
+    with pytest.raises(UserError, match=f"^{sentence}$"):
+        quantise_tables(tables(np.zeros((1, 32), int)), rule, block)
