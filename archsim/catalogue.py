@@ -33,7 +33,7 @@ def _machines() -> list[dict[str, Any]]:
         m = read_machine(name)
         rows.append({
             "name": name, "arrays": m.units(QueueKind.ARRAY),
-            "array": f"{m.arrays[0].rows}x{m.arrays[0].cols}",
+            "array": m.arrays[0].size,
             "vector_units": m.units(QueueKind.VECTOR), "scratchpad_bytes": m.scratchpad.bytes,
             "dram_channels": m.dram.channels, "dram_bytes": m.dram.capacity_bytes,
         })

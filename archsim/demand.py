@@ -9,6 +9,7 @@ from math import prod
 from typing import NamedTuple
 
 from archsim.buffer import words
+from archsim.lut import lut_times
 from archsim.pieces import runs
 from archsim.scalesim import compute_cycles
 from archsim.vector import op_cycles
@@ -18,6 +19,7 @@ from machine.dma import DmaConfig
 from machine.errors import UserError
 from machine.formats import format_named
 from machine.link import LinkConfig
+from machine.lut import LutConfig
 from machine.opcodes import OPCODES, Dataflow, Opcode
 from machine.program import UNIT_LEVEL, Operand, Program, QueueKind, Space, Stream
 from machine.systolic import SystolicConfig, matmul_cycles
@@ -27,7 +29,7 @@ __all__ = ["CLIENTS", "Demand", "Plan", "Planner", "PortUse", "operand_bits"]
 
 # The name of a queue kind's units as clients of buffer ports.
 CLIENTS = {kind: kind.name.lower() for kind in QueueKind}
-_Block = SystolicConfig | VectorConfig | DmaConfig | LinkConfig
+_Block = SystolicConfig | LutConfig | VectorConfig | DmaConfig | LinkConfig
 _DATAFLOWS = {Dataflow.OS: "os", Dataflow.WS: "ws"}
 
 
@@ -213,6 +215,8 @@ class Planner:
 
     def _array(self, plan: Plan, tiles: dict[str, Tile], cfg: _Block) -> Demand:
         """Demands of the array: activations pass once for each strip of columns."""
+        if isinstance(cfg, LutConfig):
+            return self._lookup(plan, tiles, cfg)
         assert isinstance(cfg, SystolicConfig)
         use = self._use
         if plan.opcode is Opcode.PRELOAD:
@@ -238,6 +242,22 @@ class Planner:
         return shape._replace(
             ports=tuple(ports), macs=prod(batch) * m * n * k, mac_bits=wide)
 
+    def _lookup(self, plan: Plan, tiles: dict[str, Tile], cfg: LutConfig) -> Demand:
+        """Demands of a lookup array: tables pass for each strip of columns, weights for each block
+        of rows. Tables in their own memory take no port."""
+        a, w = tiles.get("a"), tiles.get("w")
+        if plan.opcode is not Opcode.MATMUL or not plan.instruction.fields.get("tables", 0):
+            raise UserError(f"{plan.where}: instruction must be a matmul with tables on array "
+                            f"{plan.units[0]}, which is a lookup array")
+        assert a is not None and w is not None
+        times = lut_times(cfg, a.shape, a.operand.format, w.shape)
+        (m, _, _), (_, n, _) = a.shape, w.shape
+        ports = [self._use(plan, w, write=False, times=-(-m // cfg.m))]
+        if a.space is not Space.TABLE:
+            ports.append(self._use(plan, a, write=False, times=-(-n // cfg.n)))
+        ports += [self._use(plan, tiles[r], write=True) for r in ("acc", "out") if r in tiles]
+        return Demand(ports=tuple(ports), **times)
+
     def _vector(self, plan: Plan, tiles: dict[str, Tile], cfg: _Block) -> Demand:
         """Demands of the vector unit: rows and width are those of `x`, of a gather those of `y`."""
         assert isinstance(cfg, VectorConfig)
@@ -250,7 +270,7 @@ class Planner:
             seen = shaped if vop is VectorOp.GATHER and role == "x" else tile
             if role not in written or role == "state":
                 ports.append(self._use(plan, seen, write=False))
-            if role in written:
+            if role in written and tile.space is not Space.TABLE:
                 ports.append(self._use(plan, tile, write=True))
         k = plan.instruction.fields.get("k", 0) or 1
         cycles = op_cycles(cfg, vop, prod(rows), width, k=k)

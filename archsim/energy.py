@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from archsim.lut import LOOKUP_BITS
 from archsim.result import SimResult
 from machine.buffer import BufferConfig
 from machine.opcodes import Opcode
 from machine.program import Space
+from machine.systolic import SystolicConfig
 
 __all__ = ["NOT_MODELLED", "EnergyRow", "TableRow", "energy", "energy_table"]
 
@@ -101,11 +103,14 @@ def _units(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterato
     work = result.work
     narrow = sum(w.macs(up_to_bits=8) for w in work)
     wide = sum(w.macs(above_bits=8, up_to_bits=16) for w in work)
-    rest = sum(w.macs(above_bits=16) for w in work)
+    rest = sum(w.macs(above_bits=16, up_to_bits=LOOKUP_BITS - 1) for w in work)
+    looked_up = sum(w.macs(above_bits=LOOKUP_BITS - 1) for w in work)
     yield _sourced(table["array", "mac of 8 bits"], "array", "dynamic", narrow)
     yield _sourced(table["array", "mac of 16 bits"], "array", "dynamic", wide)
     if rest:
         yield _absent("array", "mac above 16 bits", "dynamic", rest, "mac")
+    if looked_up:
+        yield _absent("array", "product looked up", "dynamic", looked_up, "mac")
     yield _absent("vector", "operation", "dynamic", sum(w.elements for w in work), "element")
     moved = sum(w.moved_bytes(Opcode.LOAD, Opcode.STORE) for w in work)
     yield _absent("crossbar", "transfer", "dynamic", moved, "byte")
@@ -155,8 +160,13 @@ def _static(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterat
     """Leakage and standby over the whole run."""
     machine, chips = result.machine, len(result.work)
     ns = float(result.ticks * result.tick_ps / 1000)
-    elements = sum(a.count * a.rows * a.cols for a in machine.arrays)
+    systolic = [a for a in machine.arrays if isinstance(a, SystolicConfig)]
+    elements = sum(a.count * a.rows * a.cols for a in systolic)
     yield _sourced(table["array", "leakage"], "array", "static", chips * elements * ns)
+    if len(systolic) < len(machine.arrays):
+        yield _absent("array", "leakage of lookup arrays", "static")
+    if machine.tables is not None:
+        yield _absent("tables", "access and leakage", "static")
     yield _absent("vector", "leakage", "static")
     for space, cfg in _spaces(result):
         yield _sourced(table["buffer", "leakage"], space.name.lower(), "static",

@@ -13,6 +13,7 @@ from machine.encoding import encode
 from machine.errors import UserError, must_be, unknown
 from machine.formats import Format, Kind, format_named
 from machine.load import read_machine
+from machine.lut import LutConfig
 from machine.opcodes import Opcode
 from machine.pe import limits
 from machine.program import Launch, Program, SymbolKind
@@ -81,8 +82,13 @@ class Outcome:
     result: "SimResult | None" = None
 
 
-def _has_rtl(program: Program, array: SystolicConfig) -> bool:
-    """Return whether the RTL of `array` takes every operand: its formats, weights by rows."""
+def _has_rtl(program: Program, array: SystolicConfig | LutConfig) -> bool:
+    """Return whether the RTL of `array` takes every operand: its formats, weights by rows.
+
+    A lookup array takes the tables and codes it is built for; others are refused, not timed.
+    """
+    if isinstance(array, LutConfig):
+        return True
     taken = {"a": array.act_format, "w": array.weight_format}
     for stream in program.streams:
         for instruction in stream.instructions:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from machine.lut import LutConfig, LutTile
+from machine.config import require
+from machine.lut import LutConfig, LutTile, lut_matmul_cycles
 
-__all__ = ["LutTransfers", "lut_transfers"]
+__all__ = ["LOOKUP_BITS", "LutTransfers", "lut_times", "lut_transfers"]
+
+LOOKUP_BITS = 1 << 16  # stands for the operand width of products that are looked up
 
 
 @dataclass(frozen=True)
@@ -108,3 +111,28 @@ def lut_transfers(
         _times("weights_valid", weights_valid, sum(tile.weight_beats(cfg) for tile in tiles)),
         _times("sums_ready", sums_ready, sum(tile.sum_beats for tile in tiles)),
     ))
+
+
+def lut_times(
+    cfg: LutConfig, tables: Sequence[int], table_format: str, codes: Sequence[int]
+) -> dict[str, int]:
+    """Return the times of a ``Demand``, in cycles, and the products of one MATMUL with tables.
+
+    `tables` is the shape [M, groups, entries], `codes` [planes, N, groups]. The closed form of
+    `lut_transfers` without stalls; the MATMUL behind waits for the last rows of sums. Raises
+    ``ValueError`` for tables or codes that `cfg` does not take.
+    """
+    (m, groups, entries), (planes, n, _) = tables, codes
+    require(cfg.unit == "lut" and cfg.tables.precomputed, "unit of the array",
+            "one that takes tables", cfg.unit)
+    require(entries == cfg.entries, "entries of a table", f"{cfg.entries}", entries)
+    require(table_format == cfg.tables.format, "format of tables", cfg.tables.format, table_format)
+    one = lut_matmul_cycles(cfg, m, n, groups * cfg.k, planes)
+    last_rows = (m - 1) % cfg.m + 1
+    return {
+        "fill": one.fill_cycles, "wait": one.wait_cycles, "busy": one.busy_cycles,
+        "drain": one.drain_cycles,
+        "tail": 1,  # a command is taken with the last beat of weights in front
+        "sum_beats": last_rows + cfg.depth_cycles - 2,  # the sums in front leave first
+        "macs": m * n * groups * cfg.k, "mac_bits": LOOKUP_BITS,
+    }

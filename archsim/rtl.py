@@ -31,7 +31,7 @@ def emit_block(machine: Machine, block: str, directory: Path, *, wrap: str | Non
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".rtl-", dir=directory) as temporary:
-            made = emit_systolic(machine.arrays[0], temporary, wrap=wrap)
+            made = emit_systolic(machine.systolic_of(0), temporary, wrap=wrap)
             return [path.replace(directory / path.name) for path in made]
     except OSError as error:
         raise UserError(f"{directory}: --output must be a directory that can be written: "

@@ -7,7 +7,9 @@ from machine.clock import ClockConfig, tick_of
 from machine.config import config, require
 from machine.dma import CrossbarConfig, DmaConfig
 from machine.dram import DramConfig
+from machine.errors import must_be
 from machine.link import LinkConfig
+from machine.lut import LutConfig, TableMemoryConfig
 from machine.program import Capability, QueueKind, Space
 from machine.sequencer import SequencerConfig
 from machine.systolic import SystolicConfig
@@ -24,7 +26,7 @@ class Machine:
 
     name: str
     clocks: tuple[ClockConfig, ...]
-    arrays: tuple[SystolicConfig, ...]
+    arrays: tuple[SystolicConfig | LutConfig, ...]
     vectors: tuple[VectorConfig, ...]
     scratchpad: BufferConfig
     accumulator: BufferConfig
@@ -33,6 +35,7 @@ class Machine:
     dram: DramConfig
     sequencer: SequencerConfig
     links: LinkConfig | None = None
+    tables: TableMemoryConfig | None = None  # for lookup arrays
     chips: int = 1  # equal chips, joined by `links`
 
     def __post_init__(self) -> None:
@@ -49,6 +52,9 @@ class Machine:
             units = self.units(kind)
             require(units <= MASK_BITS, f"{kind.name.lower()} units",
                     f"at most {MASK_BITS}, the bits of a unit mask", units)
+        lookup = [f"arrays.{i}" for i, a in enumerate(self.arrays) if isinstance(a, LutConfig)]
+        require(not lookup or self.tables is not None, "tables",
+                f"given for {', '.join(lookup)}, which look up in it", self.tables)
         if self.chips > 1:
             require(self.links is not None, "links", "given for more than one chip", self.links)
 
@@ -57,7 +63,8 @@ class Machine:
         """Every block's configuration by its key in the description."""
         found: dict[str, object] = {f"arrays.{i}": a for i, a in enumerate(self.arrays)}
         found |= {f"vectors.{i}": v for i, v in enumerate(self.vectors)}
-        for key in ("scratchpad", "accumulator", "dma", "crossbar", "dram", "sequencer", "links"):
+        for key in ("scratchpad", "accumulator", "dma", "crossbar", "dram", "sequencer", "links",
+                    "tables"):
             if getattr(self, key) is not None:
                 found[key] = getattr(self, key)
         return found
@@ -91,13 +98,23 @@ class Machine:
             case _:
                 return 0
 
-    def array_of(self, unit: int) -> SystolicConfig:
+    def array_of(self, unit: int) -> SystolicConfig | LutConfig:
         """Return the configuration of array instance `unit`."""
         for array in self.arrays:
             if unit < array.count:
                 return array
             unit -= array.count
         raise IndexError("no such array")
+
+    def systolic_of(self, unit: int) -> SystolicConfig:
+        """Return the configuration of systolic array `unit`; `UserError` for one of another kind.
+
+        What places products and what emits an array knows systolic ones only.
+        """
+        array = self.array_of(unit)
+        if not isinstance(array, SystolicConfig):
+            raise must_be(f"{self.name}: kind of array {unit}", "systolic here", array.kind)
+        return array
 
     def vector_of(self, unit: int) -> VectorConfig:
         """Return the configuration of vector unit instance `unit`."""
@@ -116,6 +133,8 @@ class Machine:
                 return self.scratchpad.bytes
             case Space.ACCUMULATOR:
                 return self.accumulator.bytes
+            case Space.TABLE if self.tables is not None:
+                return self.tables.bytes
             case _:
                 return None
 
@@ -132,7 +151,10 @@ class Machine:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What programs may ask of this machine."""
-        has = {Capability.VECTOR, Capability.INDIRECT, Capability.SYSTOLIC, Capability.GROUP_SCALE}
+        has = {Capability.VECTOR, Capability.INDIRECT}
+        for array in self.arrays:
+            lookup = isinstance(array, LutConfig)
+            has |= {Capability.LUT} if lookup else {Capability.SYSTOLIC, Capability.GROUP_SCALE}
         if self.links is not None:
             has.add(Capability.LINK)
         return frozenset(has)

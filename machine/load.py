@@ -141,7 +141,7 @@ def _build(kind: Any, value: Any, where: str, path: list[str]) -> Any:
         return tuple(_build(item, v, where, [*path, str(i)]) for i, v in enumerate(value))
     if not isinstance(value, dict) or not options:
         return value
-    chosen: Any = options[0]
+    chosen = _of_kind(options, value)
     hints = get_type_hints(chosen)
     known = [f.name for f in fields(chosen)]
     made = {}
@@ -157,6 +157,15 @@ def _build(kind: Any, value: Any, where: str, path: list[str]) -> Any:
         return chosen(**made)
     except ValidationError as error:
         raise UserError(_sentence(error, where, path)) from None
+
+
+def _of_kind(options: list[Any], value: dict[str, Any]) -> Any:
+    """Return the configuration among `options` whose ``kind`` is that of `value`, or the first."""
+    for option in options:
+        known = {f.name: f.default for f in fields(option)}
+        if "kind" in value and known.get("kind") == value["kind"]:
+            return option
+    return options[0]
 
 
 def _options(kind: Any) -> tuple[Any, ...]:

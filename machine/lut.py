@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from machine.config import Fidelity, config, require
+from machine.config import Analytic, Fidelity, config, require
 from machine.formats import Format, format_named
 
 __all__ = [
     "COMMAND_BITS", "COMMAND_FIELDS", "FLOAT_TABLES", "MAX_TABLES", "LutConfig", "LutCycles",
-    "LutTile", "LutWork", "TableConfig", "lut_matmul_cycles", "lut_matmul_tiles", "pack_lut_tile",
-    "sum_bits",
+    "LutTile", "LutWork", "TableConfig", "TableMemoryConfig", "lut_matmul_cycles",
+    "lut_matmul_tiles", "pack_lut_tile", "sum_bits",
 ]
 
 # The command word: field, lowest bit, width. Bits between the fields are ignored.
@@ -125,6 +125,11 @@ class LutConfig:
                 self.tables.format)
 
     @property
+    def size(self) -> str:
+        """Rows by columns by activations of a table, as the paper writes it."""
+        return f"M{self.m}N{self.n}K{self.k}"
+
+    @property
     def takes_tables(self) -> bool:
         """Whether tables enter, and not activations."""
         return self.unit == "lut" and self.tables.precomputed
@@ -214,6 +219,21 @@ class LutConfig:
         """
         leave = tile.rows + self.depth_cycles - 2 if tile.emit else 0
         return tile.weight_beats(self) + leave
+
+
+@config
+class TableMemoryConfig:
+    """The memory that holds tables between the vector units and the lookup arrays.
+
+    Every unit has a port of its own, as wide as its beats: nothing waits for it.
+    """
+
+    bytes: int  # capacity
+    clock: str = "core"
+    fidelity: Analytic = "analytic"
+
+    def __post_init__(self) -> None:
+        require(self.bytes >= 1, "bytes", "at least 1", self.bytes)
 
 
 @config

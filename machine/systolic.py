@@ -188,6 +188,11 @@ class SystolicConfig:
         return self.act_bits + self.pe.fixed.masked
 
     @property
+    def size(self) -> str:
+        """Rows by columns, as people write it."""
+        return f"{self.rows}x{self.cols}"
+
+    @property
     def act_beat_bits(self) -> int:
         """Width of one beat of activations; element e lies at bit ``e * act_bits``."""
         return self.rows * self.act_bits

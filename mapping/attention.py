@@ -200,7 +200,7 @@ def _vector_mask(plan: Plan, n: Blocks) -> int:
 
 
 def _flow(plan: Plan) -> int:
-    return Dataflow[plan.machine.array_of(0).dataflows[-1].upper()]
+    return Dataflow[plan.machine.systolic_of(0).dataflows[-1].upper()]
 
 
 def _scores(plan: Plan, k: AttentionKernel, n: Blocks) -> None:

@@ -137,7 +137,7 @@ def _chunk(plan: Plan, kernel: GemmKernel, *, last: bool) -> None:
         if last:
             signals.append(rings["acc"].give_full(t.m_parts))
         mode = {"mode": Mode.SET if first else Mode.ACCUMULATE} if last else {"set_level": 3}
-        flow = Dataflow[plan.machine.array_of(0).dataflows[-1].upper()]
+        flow = Dataflow[plan.machine.systolic_of(0).dataflows[-1].upper()]
         plan.array.op(
             Opcode.MATMUL, waits=waits, signals=signals,
             mask=((1 << group) - 1) << (part * group), operands=_operands(plan, kernel, part, last),

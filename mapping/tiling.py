@@ -85,7 +85,7 @@ def cost_cycles(gemm: Gemm, tiling: GemmTiling, machine: Machine) -> int:
 
     An estimate for choosing; the simulator says what it really takes.
     """
-    array, t = machine.arrays[0], tiling
+    array, t = machine.systolic_of(0), tiling
     m_blocks, n_blocks, k_blocks = _ceil(gemm.m, t.m), _ceil(gemm.n, t.n), _ceil(gemm.k, t.k)
     part = _ceil(t.m, t.m_parts)
     per_tile = array.ws_tile_cycles(part)
@@ -109,7 +109,7 @@ def _sizes(limit: int, unit: int) -> list[int]:
 
 
 def _candidates(gemm: Gemm, machine: Machine, slots: Slots) -> Iterator[GemmTiling]:
-    array = machine.arrays[0]
+    array = machine.systolic_of(0)
     count = sum(a.count for a in machine.arrays)
     pair = 2 if gemm.halves else 1
     for m in _sizes(gemm.m, 8):
@@ -157,8 +157,8 @@ def _miss(gemm: Gemm, machine: Machine, slots: Slots, name: str) -> Unfit:
     """Return what to raise: the region that even the smallest tiling exceeds the most."""
     count = sum(a.count for a in machine.arrays)
     pair = 2 if gemm.halves else 1
-    unit_n = min(_ceil(_ceil(gemm.n, count), pair) * pair, machine.arrays[0].cols)
-    smallest = GemmTiling(min(gemm.m, 8), unit_n * count, min(gemm.k, machine.arrays[0].rows),
+    unit_n = min(_ceil(_ceil(gemm.n, count), pair) * pair, machine.systolic_of(0).cols)
+    smallest = GemmTiling(min(gemm.m, 8), unit_n * count, min(gemm.k, machine.systolic_of(0).rows),
                           unit_n, 1, 1, False)
     region, (demand, bound) = max(
         fits(gemm, smallest, slots).items(), key=lambda item: item[1][0] / max(item[1][1], 1))

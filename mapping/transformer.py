@@ -146,7 +146,7 @@ class _Mapper:
         entries = ("position",) if model.kind == "encoder" else ("position", "keys")
         self.plan = Plan(
             self.builder, machine, entries=(*entries, varying) if varying else entries,
-            regions=MANY_ROWS if phase.tokens > machine.arrays[0].rows else FEW_ROWS)
+            regions=MANY_ROWS if phase.tokens > machine.systolic_of(0).rows else FEW_ROWS)
         self.weights: list[Weight] = []
         self.vectors: list[tuple[Symbol, tuple[str, ...]]] = []
         self.tilings: list[tuple[str, GemmTiling]] = []

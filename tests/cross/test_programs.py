@@ -37,8 +37,10 @@ def program_named(name):
 @cache
 def machine_for(name):
     """Return a machine that has what the program needs, or None: no preset has such units yet."""
-    if name in ("lut_w2a8", "pim_attention"):
+    if name == "pim_attention":
         return None
+    if name == "lut_w2a8":
+        return read_machine("tiny-lut")
     if name == "all_reduce":
         link = LinkConfig(count=1, bytes_per_cycle=16, latency_cycles=5)
         return replace(read_machine("tiny"), chips=2, links=link)
