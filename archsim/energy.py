@@ -110,7 +110,7 @@ def _units(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterato
     if rest:
         yield _absent("array", "mac above 16 bits", "dynamic", rest, "mac")
     if looked_up:
-        yield _absent("array", "product looked up", "dynamic", looked_up, "mac")
+        yield _absent("array", "plane looked up", "dynamic", looked_up, "mac of one bit")
     yield _absent("vector", "operation", "dynamic", sum(w.elements for w in work), "element")
     moved = sum(w.moved_bytes(Opcode.LOAD, Opcode.STORE) for w in work)
     yield _absent("crossbar", "transfer", "dynamic", moved, "byte")

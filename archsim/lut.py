@@ -13,9 +13,20 @@ from numba import njit
 from machine.config import require
 from machine.lut import LutConfig, LutTile, lut_matmul_cycles
 
-__all__ = ["LOOKUP_BITS", "LutTransfers", "lut_times", "lut_transfers"]
+__all__ = [
+    "LOOKUP_BITS", "LutTransfers", "QueueTransfers", "lut_times", "lut_transfers",
+    "precompute_transfers",
+]
 
 LOOKUP_BITS = 1 << 16  # stands for the operand width of products that are looked up
+
+
+@dataclass(frozen=True)
+class QueueTransfers:
+    """The cycle of every transfer of a block that ends in a queue, one int64 array a stream."""
+
+    i: np.ndarray
+    o: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,33 @@ class LutTransfers:
     weights: np.ndarray
     sums_offered: np.ndarray  # o_sums.valid rises for this row, or stays for it
     sums: np.ndarray
+
+
+@njit(cache=True)
+def _queue(valid, ready):
+    """Schedule beats through a queue of two at the end of a block without other registers."""
+    taken, left = np.zeros_like(valid), np.zeros_like(valid)
+    for beat in range(len(valid)):
+        taken[beat] = valid[beat]
+        if beat > 0:
+            taken[beat] = max(taken[beat], taken[beat - 1] + 1)
+        if beat > 1:
+            taken[beat] = max(taken[beat], left[beat - 2] + 1)
+        before = left[beat - 1] if beat > 0 else -1
+        left[beat] = max(max(taken[beat], before) + 1, ready[beat])
+    return taken, left
+
+
+def precompute_transfers(
+    groups: int, *, valid: Sequence[int] | np.ndarray | None = None,
+    ready: Sequence[int] | np.ndarray | None = None,
+) -> QueueTransfers:
+    """Return the cycle of every transfer of ``hw.lut_table.TablePrecompute``, from reset.
+
+    Group j is offered from cycle ``valid[j]``, its table taken from ``ready[j]`` on; None means
+    always. Equal to the RTL's cycle for cycle.
+    """
+    return QueueTransfers(*_queue(_times("valid", valid, groups), _times("ready", ready, groups)))
 
 
 @njit(cache=True)
@@ -134,5 +172,6 @@ def lut_times(
         "drain": one.drain_cycles,
         "tail": 1,  # a command is taken with the last beat of weights in front
         "sum_beats": last_rows + cfg.depth_cycles - 2,  # the sums in front leave first
-        "macs": m * n * groups * cfg.k, "mac_bits": LOOKUP_BITS,
+        "macs": m * n * groups * cfg.k * planes,  # of one weight bit each
+        "mac_bits": LOOKUP_BITS,
     }

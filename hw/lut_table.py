@@ -1,12 +1,14 @@
-"""Tables for the lookup array: the adders that make them from activations."""
+"""Tables for the lookup array: made inside it, or by a block of their own."""
 
 from amaranth.hdl import Module, Value
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.stream import PairQueue
 from machine.lut import LutConfig
+from machine.lut_table import TableUnitConfig
 
-__all__ = ["TableAdders", "half_table", "subset_table"]
+__all__ = ["TableAdders", "TablePrecompute", "half_table", "subset_table"]
 
 
 def half_table(acts: list[Value]) -> list[Value]:
@@ -53,4 +55,38 @@ class TableAdders(wiring.Component):
         make = half_table if cfg.tables.symmetric else subset_table
         for number, entry in enumerate(make(acts)):
             m.d.comb += self.table.word_select(number, cfg.tables.entry.bits).eq(entry)
+        return m
+
+
+class TablePrecompute(wiring.Component):
+    """Makes the half table of every group of activations, apart from the array.
+
+    Latency is ``cfg.latency_cycles``, throughput one group a cycle. Sums are exact. Reset drops
+    the tables under way.
+
+    Members
+    -------
+    i : In(stream)
+        Groups of ``k`` activations; j, signed, at bit j times its width.
+    o : Out(stream)
+        Their tables; entry e, signed, at bit e times its width.
+    """
+
+    def __init__(self, cfg: TableUnitConfig):
+        self.cfg = cfg
+        super().__init__({
+            "i": In(stream.Signature(cfg.group_bits)),
+            "o": Out(stream.Signature(cfg.table_bits)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self.cfg
+        m.submodules.queue = queue = PairQueue(cfg.table_bits)
+        bits = cfg.activation.bits
+        acts = [self.i.payload.word_select(j, bits).as_signed() for j in range(cfg.k)]
+        for number, entry in enumerate(half_table(acts)):
+            m.d.comb += queue.i.payload.word_select(number, cfg.entry.bits).eq(entry)
+        m.d.comb += [queue.i.valid.eq(self.i.valid), self.i.ready.eq(queue.i.ready)]
+        wiring.connect(m, queue.o, wiring.flipped(self.o))
         return m

@@ -37,18 +37,13 @@ MAX_ROWS = 64
 FLOAT_TABLES = ("float16", "float8_e4m3fn", "float8_e5m2")  # entries that are not integers
 
 
-def _log2_up(value: int) -> int:
-    """Return the least n with 2**n >= `value`."""
-    return (value - 1).bit_length()
-
-
 def sum_bits(k: int, a_bits: int, *, symmetric: bool) -> int:
     """Return the bits of an integer table entry: signed sums of `k` activations of `a_bits`.
 
     Half tables hold sums of +-a, which reach +k * 2**(a_bits - 1); whole ones sums of some of the
     activations, which do not.
     """
-    return a_bits + _log2_up(k) + symmetric
+    return a_bits + (k.bit_length() if symmetric else (k - 1).bit_length())
 
 
 @config
@@ -150,8 +145,10 @@ class LutConfig:
     @property
     def least_acc_bits(self) -> int:
         """The bits that the sum of one table's `k` products may need."""
-        own = self.tables.entry.bits if self.takes_tables else self.a_bits + _log2_up(self.k)
-        return own + self.w_bits
+        if self.takes_tables:
+            return self.tables.entry.bits + self.w_bits
+        weight = (1 << self.w_bits) - 1 if self.reinterpreted else 1 << self.w_bits - 1
+        return (self.k * weight << self.a_bits - 1).bit_length() + 1
 
     @property
     def entries(self) -> int:

@@ -17,6 +17,7 @@ from machine.floats import FloatConfig
 from machine.formats import FORMATS
 from machine.group import GroupConfig
 from machine.lut import LutConfig, TableConfig
+from machine.lut_table import TableUnitConfig
 from machine.systolic import SystolicConfig
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,7 @@ CONFIGS = {
     GroupConfig: GroupConfig(cols=3),
     SystolicConfig: SystolicConfig(rows=4, cols=3),
     LutConfig: LutConfig(m=2, n=3, tables=TableConfig(format="int11", precomputed=False)),
+    TableUnitConfig: TableUnitConfig(),
 }
 ARGUMENTS = {
     "delays": (0, 1, 2), "width": 8, "limit": 3, "layout": 8, "stages": [Wire(8), Wire(8)],

@@ -1,20 +1,31 @@
 # amaranth: UnusedElaboratable=no
 """The lookup array's RTL, simulator and golden agree: every sum and the cycle of every beat."""
 
+from dataclasses import replace
+from itertools import product as product_of
+
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
-from archsim.lut import lut_transfers
+from archsim.lut import lut_transfers, precompute_transfers
+from golden.lut import tables
 from golden.lut_array import assemble, lay_out, product, run
 from hw.cxxrtl import StreamSimulation, pack_beats, unpack_beats
 from hw.lut import Lut
+from hw.lut_table import TablePrecompute
+from hw.stream import collect, drive
 from machine.lut import (
     LutConfig,
     LutTile,
+    LutWork,
     TableConfig,
+    lut_matmul_cycles,
     lut_matmul_tiles,
     pack_lut_tile,
+    sum_bits,
 )
+from machine.lut_table import TableUnitConfig
 
 CONVENTIONAL = TableConfig(format="int10", symmetric=False, remapped=False, precomputed=False)
 SYMMETRIC = TableConfig(format="int11", remapped=False, precomputed=False)
@@ -72,7 +83,9 @@ def activation_bits(cfg: LutConfig) -> int:
     """Return the widest activations whose sums are entries, or those the array takes."""
     if not cfg.takes_tables:
         return cfg.a_bits
-    return cfg.tables.entry.bits - (cfg.k - 1).bit_length() - cfg.tables.symmetric
+    fits = [bits for bits in range(1, 17)
+            if sum_bits(cfg.k, bits, symmetric=cfg.tables.symmetric) <= cfg.tables.entry.bits]
+    return max(fits)
 
 
 def random_tiles(rng: np.random.Generator, cfg: LutConfig, count: int) -> list[LutTile]:
@@ -182,3 +195,163 @@ def test_many_more_cases(name, compiled):
 
 def test_at_least_two_hundred_random_products_are_compared():
     assert MATMULS * len(CONFIGS) >= 200
+
+
+STEPS = ("conventional", "symmetric", "remapped", "precomputed", "mac", "add")
+
+
+def one_unit(name: str) -> LutConfig:
+    """Return an array of one unit like `CONFIGS[name]`, of 2 bits by 2: 2**16 inputs a step."""
+    of = CONFIGS[name]
+    entry = {"conventional": "int4"}.get(name, "int5")
+    return replace(of, m=1, n=1, a_bits=2, w_bits=2, tables=replace(of.tables, format=entry))
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("name", STEPS)
+def test_every_input_of_a_small_unit(name, compiled):
+    cfg = one_unit(name)
+    row = np.array(list(product_of(range(-2, 2), repeat=4)))
+    a, w = np.repeat(row, len(row), axis=0), np.tile(row, (len(row), 1))
+    tiles = [LutTile(rows=1, tables=1, planes=2)] * len(a)
+    rows = tables(row)[:, 0] if cfg.takes_tables else row
+    data = np.repeat(rows, len(row), axis=0)[:, None]
+    alone = [LutWork(tiles[0], 0, 0, 0)]
+    beats = np.concatenate([lay_out(cfg, alone, row[:1], one[None], 2)[1] for one in row])
+    codes = np.tile(beats, (len(row), *[1] * (beats.ndim - 1)))
+    words = payloads(cfg, tiles, data, codes)
+    log = compiled(cfg).run(
+        {stream: (words[stream], np.zeros(len(words[stream]))) for stream in STREAMS.values()},
+        {"o_sums": np.zeros(len(a))})
+    sums = unpack_beats(log["o_sums"].words, 1, cfg.acc_bits)[:, 0]
+    factor = 2 * w + 1 if name in ("symmetric", "remapped", "precomputed") else w
+    assert_same("sums", sums, (a * factor).sum(axis=1))
+    steps = 1 if cfg.unit == "mac" else 2
+    assert log["o_sums"].cycles[-1] == steps * len(a) + cfg.latency_cycles
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("name", CONFIGS)
+def test_unstalled_product_takes_the_cycles_of_the_closed_form(name, compiled):
+    cfg = CONFIGS[name]
+    rng = np.random.default_rng(7)
+    for _ in range(5):
+        a, w, planes, works = random_product(rng, cfg)
+        tiles = [work.tile for work in works]
+        words = payloads(cfg, tiles, *lay_out(cfg, works, a, w, planes))
+        log = compiled(cfg).run(
+            {stream: (words[stream], np.zeros(len(words[stream]))) for stream in STREAMS.values()},
+            {"o_sums": np.zeros(sum(tile.sum_beats for tile in tiles))})
+        total = lut_matmul_cycles(cfg, len(a), len(w), a.shape[1], planes).total_cycles
+        assert log["o_sums"].cycles[-1] + 1 == total, (a.shape, w.shape, planes)
+
+
+@pytest.mark.cxxrtl
+def test_the_steps_of_the_ablation_give_the_same_product(compiled):
+    # An array with whole tables multiplies by w, one with half tables by 2 w + 1.
+    rng = np.random.default_rng(8)
+    a, w = rng.integers(-128, 128, (4, 20)), rng.integers(-8, 8, (5, 20))
+    found = {}
+    for name in STEPS:
+        cfg = CONFIGS[name]
+        works = list(lut_matmul_tiles(cfg, 4, 5, 20, 4))
+        tiles = [work.tile for work in works]
+        sums = check(cfg, compiled(cfg), rng, tiles, *lay_out(cfg, works, a, w, 4))
+        made = assemble(works, sums, 4, 5)
+        found[name] = made if cfg.reinterpreted else 2 * made + a.sum(axis=1)[:, None]
+    for name in STEPS:
+        assert_same(name, found[name], a @ (2 * w + 1).T)
+
+
+DEFAULT = LutConfig(w_bits=2)  # M2 N64 K4, INT8 tables
+
+
+@pytest.mark.cxxrtl
+def test_the_default_array_on_ten_thousand_lookups(compiled):
+    rng = np.random.default_rng(9)
+    tiles = random_tiles(rng, DEFAULT, 40)
+    data, weights = random_beats(rng, DEFAULT, tiles)
+    assert weights.size * DEFAULT.m >= 10_000
+    check(DEFAULT, compiled(DEFAULT), rng, tiles, data, weights)
+    works = list(lut_matmul_tiles(DEFAULT, 5, 130, 61, 2))
+    a, w = rng.integers(-16, 16, (5, 61)), rng.integers(-2, 2, (130, 61))
+    sums = check(DEFAULT, compiled(DEFAULT), rng, [work.tile for work in works],
+                 *lay_out(DEFAULT, works, a, w, 2))
+    assert_same("product", assemble(works, sums, 5, 130), a @ (2 * w + 1).T)
+
+
+def in_amaranth(dut, words: dict[str, np.ndarray], times: dict[str, np.ndarray], out: str):
+    """Run `dut` in Amaranth's simulator; return the cycles of each stream and the payloads."""
+    result: dict[str, list[int]] = {}
+
+    def source(name: str):
+        port = getattr(dut, name)
+        values = [int.from_bytes(word.tobytes(), "little") for word in words[name]]
+
+        async def bench(ctx):
+            result[name] = await drive(ctx, port, values, times[name])
+        return bench
+
+    async def sink(ctx):
+        result["payloads"], result[out] = await collect(ctx, getattr(dut, out), times[out])
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    for name in words:
+        simulator.add_testbench(source(name))
+    simulator.add_testbench(sink)
+    simulator.run()
+    return result
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_amaranths_simulator_agrees_as_well(name):
+    cfg = CONFIGS[name]
+    rng = np.random.default_rng(10)
+    tiles = random_tiles(rng, cfg, 6)
+    data, weights = random_beats(rng, cfg, tiles)
+    times = schedule(rng, cfg, tiles)
+    streams = {**STREAMS, "sums": "o_sums"}
+    of = {"sums": "sums_ready"}
+    found = in_amaranth(Lut(cfg), payloads(cfg, tiles, data, weights),
+                        {streams[n]: times[of.get(n, f"{n}_valid")] for n in streams}, "o_sums")
+    mask = (1 << cfg.acc_bits) - 1
+    sums = [[beat >> col * cfg.acc_bits & mask for col in range(cfg.n)]
+            for beat in found["payloads"]]
+    want = run(cfg, tiles, data, weights).astype(np.uint64) & np.uint64(mask)
+    assert_same("sums", np.array(sums, np.uint64).reshape(-1, cfg.n), want)
+    expected = lut_transfers(cfg, tiles, **times)
+    for field, stream in streams.items():
+        assert_same(f"cycles of {stream}", np.array(found[stream], np.int64),
+                    getattr(expected, field))
+
+
+TABLE_UNITS = {
+    "every group of four bits": TableUnitConfig(a_format="int4", format="int7"),
+    "int8": TableUnitConfig(),
+    "five of int5": TableUnitConfig(k=5, a_format="int5", format="int9"),
+}
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("name", TABLE_UNITS)
+def test_tables_made_apart_are_goldens_and_leave_when_they_should(name):
+    cfg = TABLE_UNITS[name]
+    rng = np.random.default_rng(11)
+    bits = cfg.activation.bits
+    if name.startswith("every"):
+        acts = np.array(list(product_of(range(-8, 8), repeat=4)))
+    else:
+        acts = integers(rng, bits, (10_000, cfg.k))
+        acts[:2] = [[-(1 << bits - 1)] * cfg.k, [(1 << bits - 1) - 1] * cfg.k]
+    simulation = StreamSimulation(TablePrecompute(cfg))
+    for seed in range(1 if name.startswith("every") else 5):
+        rng = np.random.default_rng(seed)
+        times = stalls(rng, len(acts)), stalls(rng, len(acts))
+        log = simulation.run(
+            {"i": (pack_beats(acts, bits), times[0])}, {"o": times[1]})
+        made = unpack_beats(log["o"].words, cfg.entries, cfg.entry.bits)
+        assert_same("tables", made, tables(acts, cfg.k)[:, 0])
+        expected = precompute_transfers(len(acts), valid=times[0], ready=times[1])
+        assert_same("cycles of i", log["i"].cycles, expected.i)
+        assert_same("cycles of o", log["o"].cycles, expected.o)
