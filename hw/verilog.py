@@ -13,13 +13,16 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 
 from hw.axi import REGISTERS, SystolicAxi
+from hw.lut import Lut, unit_of
 from hw.pe import Element
 from hw.qoq import QoqSystolic
 from hw.systolic import Column, Systolic
 from machine.errors import must_be, unknown
+from machine.lut import COMMAND_FIELDS as LUT_COMMAND_FIELDS
+from machine.lut import LutConfig
 from machine.systolic import COMMAND_FIELDS, SystolicConfig
 
-__all__ = ["emit", "emit_systolic", "members", "ports"]
+__all__ = ["emit", "emit_lut", "emit_systolic", "members", "ports"]
 
 MEMBER = re.compile(r"^(\w+) : (?:In|Out)\(.*\)$")
 
@@ -120,3 +123,22 @@ def emit_systolic(
         return emit(top, name, directory, parts=parts, facts=facts)
     facts["registers"] = [register._asdict() for register in REGISTERS]
     return emit(SystolicAxi(cfg, library=name), name, directory, parts=parts, facts=facts)
+
+
+def emit_lut(
+    cfg: LutConfig, directory: Path | str, *, name: str = "lut"
+) -> tuple[Path, Path]:
+    """Write the Verilog and JSON of one lookup array of `cfg`, or of what it is compared with.
+
+    The unit is emitted once and instantiated. Returns the paths.
+    """
+    facts: dict[str, Any] = {
+        "parameters": dataclasses.asdict(cfg),
+        "latency_cycles": cfg.latency_cycles,
+        "command_fields": [
+            {"name": field, "lowest_bit": low, "width": width}
+            for field, low, width in LUT_COMMAND_FIELDS
+        ],
+    }
+    parts = [(f"{name}_unit", unit_of(cfg)(cfg))]
+    return emit(Lut(cfg, library=name), name, directory, parts=parts, facts=facts)
