@@ -248,7 +248,7 @@ class Planner:
         a, w = tiles.get("a"), tiles.get("w")
         if plan.opcode is not Opcode.MATMUL or not plan.instruction.fields.get("tables", 0):
             raise UserError(f"{plan.where}: instruction must be a matmul with tables on array "
-                            f"{plan.units[0]}, which is a lookup array")
+                            f"{plan.units[0][1]}, which is a lookup array")
         assert a is not None and w is not None
         times = lut_times(cfg, a.shape, a.operand.format, w.shape)
         (m, _, _), (_, n, _) = a.shape, w.shape
