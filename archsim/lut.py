@@ -12,10 +12,11 @@ from numba import njit
 
 from machine.config import require
 from machine.lut import LutConfig, LutTile, lut_matmul_cycles
+from machine.lut_table import TableQuantiserConfig
 
 __all__ = [
-    "LOOKUP_BITS", "LutTransfers", "QueueTransfers", "lut_times", "lut_transfers",
-    "precompute_transfers",
+    "LOOKUP_BITS", "LutTransfers", "QuantiserTransfers", "QueueTransfers", "lut_times",
+    "lut_transfers", "precompute_transfers", "quantise_transfers",
 ]
 
 LOOKUP_BITS = 1 << 16  # stands for the operand width of products that are looked up
@@ -27,6 +28,15 @@ class QueueTransfers:
 
     i: np.ndarray
     o: np.ndarray
+
+
+@dataclass(frozen=True)
+class QuantiserTransfers:
+    """The cycle of every transfer of the table quantiser, one int64 array a stream."""
+
+    i: np.ndarray
+    o: np.ndarray
+    o_scales: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,50 @@ def precompute_transfers(
     always. Equal to the RTL's cycle for cycle.
     """
     return QueueTransfers(*_queue(_times("valid", valid, groups), _times("ready", ready, groups)))
+
+
+@njit(cache=True)
+def _quantise(block, divider, valid, ready, scales_ready):
+    """Schedule whole blocks through the quantiser."""
+    taken, left, scales = np.zeros_like(valid), np.zeros_like(ready), np.zeros_like(scales_ready)
+    free = 0  # the next table may enter
+    for number in range(len(scales)):
+        for table in range(number * block, (number + 1) * block):
+            taken[table] = max(valid[table], free)
+            free = taken[table] + 1
+
+        # Two divisions, then the scale goes into its queue of two.
+        push = free + divider + 1
+        if number > 1:
+            push = max(push, scales[number - 2] + 1)
+        before = scales[number - 1] if number > 0 else -1
+        scales[number] = max(max(push, before) + 1, scales_ready[number])
+
+        # Read, multiply, round: a table goes into the queue of codes before the next is read.
+        free = push + 1
+        for table in range(number * block, (number + 1) * block):
+            push = free + 2
+            if table > 1:
+                push = max(push, left[table - 2] + 1)
+            before = left[table - 1] if table > 0 else -1
+            left[table] = max(max(push, before) + 1, ready[table])
+            free = push + 1
+    return taken, left, scales
+
+
+def quantise_transfers(
+    cfg: TableQuantiserConfig, blocks: int, *, valid: Sequence[int] | np.ndarray | None = None,
+    ready: Sequence[int] | np.ndarray | None = None,
+    scales_ready: Sequence[int] | np.ndarray | None = None,
+) -> QuantiserTransfers:
+    """Return the cycle of every transfer of ``hw.lut_quantise.TableQuantiser``, from reset.
+
+    Equal to the RTL's cycle for cycle; the times are those of `lut_transfers`.
+    """
+    tables = blocks * cfg.block
+    return QuantiserTransfers(*_quantise(
+        cfg.block, cfg.divider_cycles, _times("valid", valid, tables),
+        _times("ready", ready, tables), _times("scales_ready", scales_ready, blocks)))
 
 
 @njit(cache=True)

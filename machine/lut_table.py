@@ -1,6 +1,7 @@
 """The blocks beside the vector unit that make tables for the lookup array and quantise them."""
 
 from machine.config import config, require
+from machine.floats import FloatConfig
 from machine.formats import Format, format_named
 from machine.lut import sum_bits
 from machine.vector import ScaleRule, VectorConfig, VectorOp
@@ -86,6 +87,7 @@ class TableQuantiserConfig:
     k: int = 4  # activations of a table
     format: str = "int11"  # of an entry that enters, int2 to int24: exact in float32
     out_format: str = "int8"  # of one that leaves
+    divider_cycles: int = 14  # registers inside the divider, one operation a cycle
 
     def __post_init__(self) -> None:
         require(self.rule in (ScaleRule.TABLE, ScaleRule.BLOCK), "rule", "table or block",
@@ -98,6 +100,10 @@ class TableQuantiserConfig:
             fmt = format_named(getattr(self, name), where=name)
             require(fmt.name == f"int{fmt.bits}" and 2 <= fmt.bits <= high, name,
                     f"int2 to int{high}", fmt.name)
+
+        deepest = FloatConfig(operation="divide").max_depth_cycles
+        require(0 <= self.divider_cycles <= deepest, "divider_cycles", f"from 0 to {deepest}",
+                self.divider_cycles)
 
     @property
     def entry(self) -> Format:
@@ -113,3 +119,28 @@ class TableQuantiserConfig:
     def entries(self) -> int:
         """Entries of a table."""
         return 2 ** (self.k - 1)
+
+    @property
+    def table_bits(self) -> int:
+        """Bits of a table that enters; entry e lies at bit e times its width."""
+        return self.entries * self.entry.bits
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a table that leaves; code e lies at bit e times its width."""
+        return self.entries * self.code.bits
+
+    @property
+    def scale_latency_cycles(self) -> int:
+        """Cycles from a block's last table to the cycle its scale is offered."""
+        return self.divider_cycles + 3
+
+    @property
+    def latency_cycles(self) -> int:
+        """Cycles from a block's last table to the cycle its first codes are offered."""
+        return self.scale_latency_cycles + 3
+
+    @property
+    def block_cycles(self) -> int:
+        """Cycles from a block's first table to that of the next: in, divisions, scale, codes."""
+        return self.block + self.divider_cycles + 2 + 3 * self.block

@@ -17,8 +17,9 @@ from machine.floats import FloatConfig
 from machine.formats import FORMATS
 from machine.group import GroupConfig
 from machine.lut import LutConfig, TableConfig
-from machine.lut_table import TableUnitConfig
+from machine.lut_table import TableQuantiserConfig, TableUnitConfig
 from machine.systolic import SystolicConfig
+from machine.vector import ScaleRule
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +30,7 @@ CONFIGS = {
     GroupConfig: GroupConfig(cols=3),
     SystolicConfig: SystolicConfig(rows=4, cols=3),
     LutConfig: LutConfig(m=2, n=3, tables=TableConfig(format="int11", precomputed=False)),
+    TableQuantiserConfig: TableQuantiserConfig(rule=ScaleRule.BLOCK, block=2),
     TableUnitConfig: TableUnitConfig(),
 }
 ARGUMENTS = {
