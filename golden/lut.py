@@ -16,8 +16,8 @@ from machine.formats import FORMATS, Format
 from machine.vector import ScaleRule
 
 __all__ = [
-    "groups", "lookup", "lookup_scaled", "planes", "quantise_tables", "reinterpret", "remap",
-    "subset_sums", "tables",
+    "groups", "lookup", "lookup_float", "lookup_scaled", "planes", "quantise_tables",
+    "reinterpret", "remap", "subset_sums", "tables",
 ]
 
 
@@ -119,6 +119,27 @@ def quantise_tables(
     rows = value.reshape(*value.shape[:-2], count // block, block * entries)
     codes, scales = quantise_rows(rows.astype(np.float32), fmt)
     return codes.reshape(value.shape), scales
+
+
+def lookup_float(
+    tables: ArrayLike, codes: ArrayLike, fmt: Format, start: ArrayLike | None = None
+) -> NDArray:
+    """Return what `codes` [bits, N, G] find in float `tables` [M, G, E], added in `fmt`: [M, N].
+
+    From `start` [M, N] or +0 on, table after table, and of a table plane after plane, lowest first:
+    the entry times +-2**b, exactly, is added and the sum rounded once. `fmt` is float16 or float32;
+    entries have at most float16's significand and exponents.
+    """
+    t, c = np.asarray(tables, np.float64), np.asarray(codes, np.int64)
+    entries = t.shape[-1]
+    zeros = np.zeros((len(t), c.shape[1]))
+    total = zeros if start is None else np.asarray(start, np.float64)
+    for group in range(t.shape[1]):
+        for b, code in enumerate(c[..., group]):
+            found = t[:, group][:, code & entries - 1] * 2.0**b
+            term = np.where(code & entries, -found, found)
+            total = np.asarray(add(total, term, fmt), np.float64)
+    return total
 
 
 def lookup_scaled(tables: ArrayLike, scales: ArrayLike, codes: ArrayLike) -> NDArray[np.float32]:

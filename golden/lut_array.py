@@ -10,6 +10,7 @@ import numpy as np
 
 from golden import lut
 from golden.exact import wrap
+from golden.formats import decode, encode
 from machine.lut import LutConfig, LutTile, LutWork
 
 __all__ = ["assemble", "lay_out", "product", "run"]
@@ -28,9 +29,9 @@ def run(
     """Return the beats of sums, int64 [beats, n], that `tiles` send.
 
     `data` is int [beats, m, entries] where tables enter and [beats, m, k] where activations do;
-    `weights` is int [beats, n], a code a group, or [beats, n, k] whole weights for ``mac``. Sums
-    start as zero, as after reset. Raises ``ValueError`` for a tile `cfg` cannot execute and for a
-    number of beats that is not the tiles'.
+    `weights` is int [beats, n], a code a group, or [beats, n, k] whole weights for ``mac``. Float
+    entries and sums are codes of their formats. Sums start as zero, as after reset. Raises
+    ``ValueError`` for a tile `cfg` cannot execute and for a number of beats that is not the tiles'.
     """
     needs = sum(t.tables for t in tiles), sum(t.weight_beats(cfg) for t in tiles)
     if needs != (len(data), len(weights)):
@@ -46,12 +47,25 @@ def run(
         steps = cfg.beats_of(tile.planes)
         for table in range(tile.tables):
             part = weights[weight_at + table * steps : weight_at + (table + 1) * steps]
-            sums = wrap(sums + _step(cfg, data[table_at + table], part), cfg.acc_bits)
+            sums = _added(cfg, sums, data[table_at + table], part)
         table_at += tile.tables
         weight_at += tile.weight_beats(cfg)
         if tile.emit:
             sent.append(sums[: tile.rows])
     return np.concatenate(sent)
+
+
+def _added(cfg: LutConfig, sums: np.ndarray, data: np.ndarray, beats: np.ndarray) -> np.ndarray:
+    """Return `sums` and what one table a row, or `k` activations, adds to them."""
+    if not cfg.is_float:
+        return wrap(sums + _step(cfg, data, beats), cfg.acc_bits)
+    fmt, codes = cfg.sum_format, beats.astype(np.int64)
+    last = 1 << cfg.k - 1
+    if not cfg.tables.remapped:
+        codes = np.where(codes & last, codes ^ last - 1, codes)
+    table = decode(data, cfg.tables.entry)[:, None]
+    total = lut.lookup_float(table, codes[..., None], fmt, decode(sums, fmt))
+    return encode(total, fmt).astype(np.int64)
 
 
 def _step(cfg: LutConfig, data: np.ndarray, beats: np.ndarray) -> np.ndarray:

@@ -9,10 +9,20 @@ from amaranth.hdl import Cat, ClockSignal, Elaboratable, Instance, Module, Mux, 
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.float_unit import FloatUnit
 from hw.lut_baselines import AddUnit, MacUnit
 from hw.lut_table import TableAdders
-from hw.lut_unit import PLANE_BITS, LutUnit, held_row_bits, pick, unit_signature
+from hw.lut_unit import (
+    PLANE_BITS,
+    WIDE,
+    FloatLutUnit,
+    LutUnit,
+    held_row_bits,
+    pick,
+    unit_signature,
+)
 from hw.stream import PairQueue
+from machine.floats import FloatConfig
 from machine.lut import COMMAND_BITS, COMMAND_FIELDS, LutConfig
 
 __all__ = ["Lut", "LutControl", "LutDrain", "TableRegister", "Units", "unit_of"]
@@ -22,11 +32,13 @@ COMMAND = data.FlexibleLayout(
 )
 
 
-Unit = type[LutUnit] | type[MacUnit] | type[AddUnit]
+Unit = type[LutUnit] | type[FloatLutUnit] | type[MacUnit] | type[AddUnit]
 
 
 def unit_of(cfg: LutConfig) -> Unit:
     """Return the component that is a unit of `cfg`."""
+    if cfg.is_float:
+        return FloatLutUnit
     units: dict[str, Unit] = {"lut": LutUnit, "mac": MacUnit, "add": AddUnit}
     return units[cfg.unit]
 
@@ -186,7 +198,7 @@ class LutControl(wiring.Component):
 
 
 class TableRegister(wiring.Component):
-    """Holds a table a row, or ``k`` activations where the units take those.
+    """Holds a table a row, float entries in float32, or ``k`` activations if the units take those.
 
     Members
     -------
@@ -216,6 +228,14 @@ class TableRegister(wiring.Component):
                 m.submodules[f"adders_{row}"] = adders = TableAdders(cfg)
                 m.d.comb += adders.acts.eq(self.beat.word_select(row, cfg.row_bits))
                 made.append(adders.table)
+            entering = Cat(made)
+        if cfg.is_float:
+            made = []
+            for number in range(cfg.m * cfg.entries):
+                m.submodules[f"widen_{number}"] = widen = FloatUnit(
+                    FloatConfig(operation="convert", a=cfg.tables.format, out=WIDE.name))
+                m.d.comb += widen.a.eq(self.beat.word_select(number, cfg.tables.entry.bits))
+                made.append(widen.o)
             entering = Cat(made)
         with m.If(self.load):
             m.d.sync += self.rows.eq(entering)
@@ -249,8 +269,10 @@ class Units(wiring.Component):
         Add what was looked up, ``depth_cycles - 1`` after ``look``.
     first : In(1)
         With ``add``: start from zero.
-    sums : Out(m * n * acc_bits)
-        Sums; that of row r and column c lies at bit ``(r * n + c) * acc_bits``.
+    select : In(range(m))
+        The number of a row.
+    sums : Out(n * acc_bits)
+        Sums of that row; column c lies at bit ``c * acc_bits``.
     """
 
     def __init__(self, cfg: LutConfig, library: str | None = None):
@@ -264,25 +286,29 @@ class Units(wiring.Component):
             "look": In(1),
             "add": In(1),
             "first": In(1),
-            "sums": Out(cfg.m * cfg.sum_beat_bits),
+            "select": In(range(cfg.m)),
+            "sums": Out(cfg.sum_beat_bits),
         })
 
     def elaborate(self, platform):
         m = Module()
         cfg = self.cfg
-        for number in range(cfg.m * cfg.n):
-            row, column = divmod(number, cfg.n)
-            unit, m.submodules[f"unit_{row}_{column}"] = self._unit()
-            m.d.comb += [
-                unit.row.eq(self.rows.word_select(row, held_row_bits(cfg))),
-                unit.group.eq(self.groups.word_select(column, cfg.group_bits)),
-                unit.plane.eq(self.plane),
-                unit.last.eq(self.last),
-                unit.look.eq(self.look),
-                unit.add.eq(self.add),
-                unit.first.eq(self.first),
-                self.sums.word_select(number, cfg.acc_bits).eq(unit.sum),
-            ]
+        for column in range(cfg.n):
+            sums = []
+            for row in range(cfg.m):
+                unit, m.submodules[f"unit_{row}_{column}"] = self._unit()
+                m.d.comb += [
+                    unit.row.eq(self.rows.word_select(row, held_row_bits(cfg))),
+                    unit.group.eq(self.groups.word_select(column, cfg.group_bits)),
+                    unit.plane.eq(self.plane),
+                    unit.last.eq(self.last),
+                    unit.look.eq(self.look),
+                    unit.add.eq(self.add),
+                    unit.first.eq(self.first),
+                ]
+                sums.append(unit.sum)
+            sums += [sums[0]] * ((1 << len(self.select)) - cfg.m)
+            m.d.comb += self.sums.word_select(column, cfg.acc_bits).eq(pick(sums, self.select))
         return m
 
     def _unit(self) -> tuple[wiring.PureInterface, Elaboratable]:
@@ -302,8 +328,9 @@ class Lut(wiring.Component):
 
     Throughput is one beat of weights a cycle, ``cfg.beats_of(planes)`` a table, and
     ``cfg.tile_cycles`` a command. Row r of a command's sums is offered ``cfg.latency_cycles + r``
-    after its last beat of weights. Sums wrap at ``acc_bits``. Reset abandons all commands and
-    clears the sums. Commands are not checked: ``machine.lut.LutTile.check`` states what is legal.
+    after its last beat of weights. Integer sums wrap at ``acc_bits``; float sums are rounded with
+    every plane added, table after table. Reset abandons all commands and clears the sums. Commands
+    are not checked: ``machine.lut.LutTile.check`` states what is legal.
 
     Parameters
     ----------
@@ -363,10 +390,9 @@ class Lut(wiring.Component):
                      for name in ("plane", "last", "look", "add", "first")]
 
         # The rows of a command leave one after the other.
-        rows = [units.sums.word_select(row, cfg.sum_beat_bits) for row in range(cfg.m)]
-        rows += [rows[0]] * ((1 << len(control.row)) - cfg.m)
         m.d.comb += [
-            queue.i.payload.eq(pick(rows, control.row)),
+            units.select.eq(control.row),
+            queue.i.payload.eq(units.sums),
             queue.i.valid.eq(control.push),
             control.room.eq(queue.i.ready),
         ]

@@ -96,21 +96,18 @@ class ScaledEntries(wiring.Component):
 
     Members
     -------
-    en : In(1)
-        Keep the products of this cycle.
     table : In(entries * entry bits)
         A table; entry e, signed, lies at bit e times its width.
     factor : In(32)
         The factor, float32.
     codes : Out(entries * code bits)
-        The products that were kept, rounded to nearest, ties to even; code e at bit e times its
-        width.
+        The products of the cycle before, rounded to nearest, ties to even; code e at bit e times
+        its width.
     """
 
     def __init__(self, cfg: TableQuantiserConfig):
         self.cfg = cfg
         super().__init__({
-            "en": In(1),
             "table": In(cfg.table_bits),
             "factor": In(32),
             "codes": Out(cfg.code_bits),
@@ -130,8 +127,7 @@ class ScaledEntries(wiring.Component):
                 multiply.b.eq(self.factor),
             ]
             product = Signal(32, name=f"product_{number}")
-            with m.If(self.en):
-                m.d.sync += product.eq(multiply.o)
+            m.d.sync += product.eq(multiply.o)
             m.d.comb += rounded.a.eq(product)
             codes.append(rounded.o)
         m.d.comb += self.codes.eq(Cat(codes))
@@ -180,19 +176,18 @@ class TableQuantiser(wiring.Component):
         at, step = Signal(range(cfg.block + 1)), Signal(range(cfg.divider_cycles + 2))
         last = at == cfg.block - 1
         m.d.comb += [
-            magnitude.table.eq(self.i.payload), divider.largest.eq(largest),
-            divider.inverse.eq(step == 0), write.addr.eq(at), write.data.eq(self.i.payload),
-            read.addr.eq(at), entries.table.eq(read.data), entries.factor.eq(factor),
-            codes.i.payload.eq(entries.codes),
+            magnitude.table.eq(self.i.payload), write.data.eq(self.i.payload), write.addr.eq(at),
+            divider.largest.eq(largest), divider.inverse.eq(step == 0), read.addr.eq(at),
+            entries.table.eq(read.data), entries.factor.eq(factor), codes.i.payload.eq(entries.codes),
             scales.i.payload.eq(Mux(largest == 0, ONE, divider.o)),
         ]
         with m.FSM():
             with m.State("fill"):
                 m.d.comb += [self.i.ready.eq(1), write.en.eq(self.i.valid)]
                 with m.If(self.i.valid):
+                    below = (at != 0) & (magnitude.largest < largest)
                     m.d.sync += [at.eq(Mux(last, 0, at + 1)), step.eq(0)]
-                    with m.If((at == 0) | (magnitude.largest > largest)):
-                        m.d.sync += largest.eq(magnitude.largest)
+                    m.d.sync += largest.eq(Mux(below, largest, magnitude.largest))
                     with m.If(last):
                         m.next = "divide"
             with m.State("divide"):
@@ -204,11 +199,9 @@ class TableQuantiser(wiring.Component):
                 m.d.comb += scales.i.valid.eq(1)
                 with m.If(scales.i.ready):
                     m.next = "read"
-            with m.State("read"):
-                m.next = "multiply"
-            with m.State("multiply"):
-                m.d.comb += entries.en.eq(1)
-                m.next = "send"
+            for state, behind in (("read", "multiply"), ("multiply", "send")):
+                with m.State(state):
+                    m.next = behind
             with m.State("send"):
                 m.d.comb += codes.i.valid.eq(1)
                 with m.If(codes.i.ready):

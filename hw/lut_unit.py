@@ -4,15 +4,21 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.float_unit import FloatUnit
+from machine.floats import FloatConfig
+from machine.formats import FORMATS
 from machine.lut import LutConfig
 
-__all__ = ["LutUnit", "ShiftAdd", "held_row_bits", "pick", "unit_signature"]
+__all__ = ["WIDE", "FloatLutUnit", "LutUnit", "ShiftAdd", "held_row_bits", "pick", "unit_signature"]
 
 PLANE_BITS = 3  # of the number of a plane
+WIDE = FORMATS["float32"]  # float entries are held as these: normal, or zero, whatever their plane
 
 
 def held_row_bits(cfg: LutConfig) -> int:
     """Return the bits of one row of the table register: a table, or `k` activations."""
+    if cfg.is_float:
+        return cfg.entries * WIDE.bits
     return cfg.table_bits // cfg.m if cfg.unit == "lut" else cfg.row_bits
 
 
@@ -161,4 +167,66 @@ class LutUnit(wiring.Component):
             adder.first.eq(self.first),
             self.sum.eq(adder.sum),
         ]
+        return m
+
+
+class FloatLutUnit(wiring.Component):
+    """Looks up one float table entry a plane and adds it, with one rounding.
+
+    The entry of float32 is normal, zero, infinite or NaN, so that plane b adds b to the exponent
+    where there is a number to shift. Reset makes the sum +0.
+
+    Members
+    -------
+    row : In(entries * 32)
+        The table in float32; entry e lies at bit ``32 * e``.
+    group : In(group_bits)
+        A plane's bits of ``k`` weights, or the code they were remapped to.
+    plane : In(3)
+        The number of the plane.
+    last : In(1)
+        Of no use here.
+    look : In(1)
+        Of no use here.
+    add : In(1)
+        Add what is looked up in this cycle.
+    first : In(1)
+        With ``add``: start from +0.
+    sum : Out(acc_bits)
+        The sum, in ``cfg.sum_format``.
+    """
+
+    def __init__(self, cfg: LutConfig):
+        self.cfg = cfg
+        super().__init__(unit_signature(cfg))
+
+    def elaborate(self, platform):
+        m = Module()
+        cfg = self.cfg
+
+        # Look up; the sign bit negates.
+        index, negate = self.group[:-1], self.group[-1]
+        if not cfg.tables.remapped:
+            index = index ^ negate.replicate(len(index))
+        entries = [self.row.word_select(entry, WIDE.bits) for entry in range(cfg.entries)]
+        entry = Signal(WIDE.bits)
+        m.d.comb += entry.eq(pick(entries, index))
+        mantissa, exponent = entry[: WIDE.mantissa_bits], entry[WIDE.mantissa_bits : -1]
+
+        # Shift to the plane: neither zero nor infinity has an exponent to add to.
+        shifts = (cfg.w_bits - 1).bit_length()
+        shifted = Signal(WIDE.exponent_bits)
+        m.d.comb += shifted.eq(exponent)
+        if shifts:
+            with m.If(exponent.any() & ~exponent.all()):
+                m.d.comb += shifted.eq(exponent + self.plane[:shifts])
+
+        m.submodules.adder = adder = FloatUnit(FloatConfig(
+            operation="add", a=WIDE.name, b=cfg.sum_format.name, out=cfg.sum_format.name))
+        m.d.comb += [
+            adder.a.eq(Cat(mantissa, shifted, entry[-1] ^ negate)),
+            adder.b.eq(Mux(self.first, 0, self.sum)),
+        ]
+        with m.If(self.add):
+            m.d.sync += self.sum.eq(adder.o)
         return m

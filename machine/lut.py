@@ -64,6 +64,8 @@ class TableConfig:
                 "false for whole tables, which have no sign to remap", self.remapped)
         require(integer or self.precomputed, "precomputed",
                 f"true for entries of {entry.name}: the array adds integers only", self.precomputed)
+        require(integer or self.symmetric, "symmetric",
+                f"true for entries of {entry.name}: whole tables are of integers", self.symmetric)
 
     @property
     def entry(self) -> Format:
@@ -133,6 +135,11 @@ class LutConfig:
     def is_float(self) -> bool:
         """Whether the entries, and so the sums, are floats."""
         return self.unit == "lut" and self.tables.entry.is_float
+
+    @property
+    def sum_format(self) -> Format:
+        """The format of a sum."""
+        return format_named(f"{'float' if self.is_float else 'int'}{self.acc_bits}")
 
     @property
     def reinterpreted(self) -> bool:

@@ -16,12 +16,17 @@ from machine.lut_table import TableQuantiserConfig
 from machine.vector import ScaleRule
 
 TABLE, BLOCK = ScaleRule.TABLE, ScaleRule.BLOCK
+# The whole tables of four compile for half a minute each: `make test-all` runs them.
+WHOLE = {
+    "table of 8": TableQuantiserConfig(rule=TABLE, block=1),
+    "block of 4 tables of 8": TableQuantiserConfig(rule=BLOCK, block=4, divider_cycles=5),
+}
 CONFIGS = {
-    "table": TableQuantiserConfig(rule=TABLE, block=1),
-    "block of 4": TableQuantiserConfig(rule=BLOCK, block=4, divider_cycles=5),
+    "table": TableQuantiserConfig(rule=TABLE, block=1, k=2),
     "two entries to int4": TableQuantiserConfig(rule=BLOCK, block=3, k=2, format="int9",
                                                 out_format="int4", divider_cycles=0),
     "wide entries": TableQuantiserConfig(rule=TABLE, block=1, k=2, format="int24"),
+    **WHOLE,
 }
 
 
@@ -75,7 +80,9 @@ def compiled():
 
 
 @pytest.mark.cxxrtl
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [
+    "table", "two entries to int4",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("wide entries", *WHOLE))])
 def test_codes_scales_and_cycles_of_random_tables(name, compiled):
     cfg = CONFIGS[name]
     for seed in range(12):
@@ -103,7 +110,7 @@ def test_many_more_tables(name, compiled):
 
 
 @pytest.mark.cxxrtl
-@pytest.mark.parametrize("name", ["table", "block of 4"])
+@pytest.mark.parametrize("name", ["table", "two entries to int4"])
 def test_unstalled_blocks_take_the_cycles_of_the_formulas(name, compiled):
     cfg = CONFIGS[name]
     given = random_tables(np.random.default_rng(2), cfg, 6 * cfg.block)

@@ -8,6 +8,7 @@ import pytest
 
 from golden.lut import (
     lookup,
+    lookup_float,
     lookup_scaled,
     planes,
     quantise_tables,
@@ -18,6 +19,7 @@ from golden.lut import (
 )
 from golden.vector import table_precompute
 from machine.errors import UserError
+from machine.formats import FORMATS
 from machine.vector import ScaleRule
 
 
@@ -157,3 +159,29 @@ def test_scaled_lookup_adds_block_after_block_with_three_roundings():
 def test_wrong_rules_of_table_quantisation_are_refused(rule, block, sentence):
     with pytest.raises(UserError, match=f"^{sentence}$"):
         quantise_tables(tables(np.zeros((1, 32), int)), rule, block)
+
+
+@pytest.mark.parametrize("name, kind", [("float16", np.float16), ("float32", np.float32)])
+def test_float_lookup_adds_plane_after_plane_with_one_rounding_each(name, kind):
+    rng = np.random.default_rng(6)
+    t = rng.normal(0, 100, (2, 5, 8)).astype(np.float16)
+    t[0, 0] = [0.0, -0.0, 2**-24, -(2.0**-15), 65504, -65504, 1, 3]
+    codes = rng.integers(0, 16, (8, 3, 5))
+    want = np.zeros((2, 3), kind)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for m, n in np.ndindex(2, 3):
+            total = kind(0)
+            for group in range(5):
+                for b in range(8):
+                    code = codes[b, n, group]
+                    term = float(t[m, group, code & 7]) * 2**b * (-1 if code & 8 else 1)
+                    total = kind(float(total) + term)
+            want[m, n] = total
+    np.testing.assert_array_equal(lookup_float(t, codes, FORMATS[name]), want)
+
+
+def test_float_lookup_goes_on_from_a_sum_and_starts_from_plus_zero():
+    t, codes = np.full((1, 1, 2), -0.0), np.zeros((1, 1, 1), int)
+    found = lookup_float(t, codes, FORMATS["float32"])
+    assert found.tolist() == [[0.0]] and not np.signbit(found).any()
+    assert lookup_float(t, codes, FORMATS["float32"], [[1.5]]).tolist() == [[1.5]]
