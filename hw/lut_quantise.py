@@ -172,13 +172,13 @@ class TableQuantiser(wiring.Component):
         wiring.connect(m, codes.o, wiring.flipped(self.o))
         wiring.connect(m, scales.o, wiring.flipped(self.o_scales))
 
-        largest, factor = Signal(cfg.entry.bits), Signal(32)
+        largest = Signal(cfg.entry.bits)
         at, step = Signal(range(cfg.block + 1)), Signal(range(cfg.divider_cycles + 2))
         last = at == cfg.block - 1
         m.d.comb += [
             magnitude.table.eq(self.i.payload), write.data.eq(self.i.payload), write.addr.eq(at),
             divider.largest.eq(largest), divider.inverse.eq(step == 0), read.addr.eq(at),
-            entries.table.eq(read.data), entries.factor.eq(factor), codes.i.payload.eq(entries.codes),
+            entries.table.eq(read.data), codes.i.payload.eq(entries.codes),
             scales.i.payload.eq(Mux(largest == 0, ONE, divider.o)),
         ]
         with m.FSM():
@@ -193,7 +193,7 @@ class TableQuantiser(wiring.Component):
             with m.State("divide"):
                 m.d.sync += step.eq(step + 1)
                 with m.If(step == cfg.divider_cycles):
-                    m.d.sync += factor.eq(Mux(largest == 0, 0, divider.o))
+                    m.d.sync += entries.factor.eq(Mux(largest == 0, 0, divider.o))
                     m.next = "scale"
             with m.State("scale"):
                 m.d.comb += scales.i.valid.eq(1)

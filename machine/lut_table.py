@@ -3,7 +3,7 @@
 from machine.config import config, require
 from machine.floats import FloatConfig
 from machine.formats import Format, format_named
-from machine.lut import sum_bits
+from machine.lut import FLOAT_TABLES, sum_bits
 from machine.vector import ScaleRule, VectorConfig, VectorOp
 
 __all__ = ["TableQuantiserConfig", "TableUnitConfig"]
@@ -14,8 +14,8 @@ class TableUnitConfig:
     """Makes the half table of `k` activations, one group a cycle."""
 
     k: int = 4  # activations of a table
-    a_format: str = "int8"  # int2 to int16, exact
-    format: str = "int11"  # of an entry
+    a_format: str = "int8"  # int2 to int16, exact; or float16
+    format: str = "int11"  # of an entry; of floats one of `FLOAT_TABLES`
     count: int = 1  # equal units beside one vector unit
     fused: bool = False  # fed by the vector unit's output as it streams; if not, by a buffer
 
@@ -23,8 +23,12 @@ class TableUnitConfig:
         require(2 <= self.k <= 6, "k", "from 2 to 6", self.k)
         require(self.count >= 1, "count", "at least 1", self.count)
         a, entry = self.activation, self.entry
-        require(a.name == f"int{a.bits}" and 2 <= a.bits <= 16, "a_format", "int2 to int16",
-                self.a_format)
+        if a.name == "float16":
+            require(entry.name in FLOAT_TABLES, "format",
+                    f"one of {', '.join(FLOAT_TABLES)} for sums of float16", self.format)
+            return
+        require(a.name == f"int{a.bits}" and 2 <= a.bits <= 16, "a_format",
+                "int2 to int16 or float16", self.a_format)
         least = sum_bits(self.k, a.bits, symmetric=True)
         require(entry.name == f"int{entry.bits}" and entry.bits >= least, "format",
                 f"int{least} or wider for sums of {self.k} activations of {a.name}", self.format)
@@ -56,7 +60,10 @@ class TableUnitConfig:
 
     @property
     def latency_cycles(self) -> int:
-        """Cycles from a group's acceptance to the cycle its table is offered: the output queue."""
+        """Cycles from a group's acceptance to the cycle its table is offered: the output queue.
+
+        All additions of a table happen in the cycle its group is accepted.
+        """
         return 1
 
     def traffic_bits(self, rows: int, width: int) -> int:

@@ -14,7 +14,9 @@ VECTOR = VectorConfig(name="v", count=1, lanes=16)
      "format must be int11 or wider for sums of 4 activations of int8, not 'int10'"),
     ({"k": 6, "format": "int10"},
      "format must be int11 or wider for sums of 6 activations of int8, not 'int10'"),
-    ({"a_format": "uint8"}, "a_format must be int2 to int16, not 'uint8'"),
+    ({"a_format": "uint8"}, "a_format must be int2 to int16 or float16, not 'uint8'"),
+    ({"a_format": "float16"}, ("format must be one of float16, float8_e4m3fn, float8_e5m2 for sums "
+     "of float16, not 'int11'")),
     ({"k": 7}, "k must be from 2 to 6, not 7"),
     ({"count": 0}, "count must be at least 1, not 0"),
 ])
