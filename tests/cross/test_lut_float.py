@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
 from archsim.lut import lut_transfers, precompute_transfers
 from golden.formats import decode, encode
@@ -10,7 +11,7 @@ from golden.lut_array import run
 from golden.vector import table_precompute
 from hw.cxxrtl import StreamSimulation, pack_beats, unpack_beats
 from hw.lut import Lut
-from hw.lut_table import TablePrecompute
+from hw.lut_table import FloatTableAdders, TablePrecompute
 from machine.lut import LutConfig, LutTile, TableConfig, pack_lut_tile
 from machine.lut_table import TableUnitConfig
 
@@ -76,34 +77,54 @@ def test_float_tables_on_ten_thousand_lookups(name):
     assert sum(check(CONFIGS[name], simulation, seed, 160) for seed in range(5)) >= 10_000
 
 
+def expected_tables(cfg: TableUnitConfig, half: np.ndarray) -> np.ndarray:
+    """Return the codes of the tables of float16 codes `half` [beats, k], added in float32 from the
+    last activation to the first; of four they are golden's."""
+    acts = decode(half, cfg.activation).astype(np.float32)
+    total = -acts[:, -1:]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for j in reversed(range(cfg.k - 1)):
+            pair = np.stack([-acts[:, j : j + 1], acts[:, j : j + 1]], axis=-1)
+            total = (total[..., None] + pair).reshape(len(half), -1)
+        if cfg.k == 4:
+            np.testing.assert_array_equal(total, table_precompute(acts)[:, 0])
+        return encode(total, cfg.entry)
+
+
 @pytest.mark.cxxrtl
-@pytest.mark.parametrize("k, entry", [
-    (2, "float16"), pytest.param(3, "float8_e4m3fn", marks=pytest.mark.slow),
-    pytest.param(4, "float16", marks=pytest.mark.slow)])
-def test_tables_of_floats_are_made_as_golden_makes_them(k, entry):
-    cfg = TableUnitConfig(k=k, a_format="float16", format=entry)
-    rng = np.random.default_rng(k)
-    half = codes_of(rng, CONFIGS["float16-in-float32"], (10_000, k))
+def test_tables_of_two_floats_are_made_as_golden_makes_them():
+    cfg = TableUnitConfig(k=2, a_format="float16", format="float16")
+    rng = np.random.default_rng(2)
+    half = codes_of(rng, CONFIGS["float16-in-float32"], (10_000, 2))
     times = [np.cumsum(rng.integers(0, 3, len(half)) * (rng.random(len(half)) < 0.3))
              for _ in range(2)]
     log = StreamSimulation(TablePrecompute(cfg)).run(
         {"i": (pack_beats(half, 16), times[0])}, {"o": times[1]})
-    made = unpack_beats(log["o"].words, cfg.entries, cfg.entry.bits) & (1 << cfg.entry.bits) - 1
-    # Added in float32 from the last activation to the first, as golden does for four.
-    acts = decode(half, cfg.activation).astype(np.float32)
-    total = -acts[:, -1:]
-    with np.errstate(over="ignore", invalid="ignore"):
-        for j in reversed(range(k - 1)):
-            pair = np.stack([-acts[:, j : j + 1], acts[:, j : j + 1]], axis=-1)
-            total = (total[..., None] + pair).reshape(len(half), -1)
-        if k == 4:
-            np.testing.assert_array_equal(total, table_precompute(acts)[:, 0])
-        want = encode(total, cfg.entry)
+    made = unpack_beats(log["o"].words, cfg.entries, 16) & 0xFFFF
+    want = expected_tables(cfg, half)
     for at in np.argwhere(made != want)[:1]:
         pytest.fail(f"entry {at} of {half[at[0]]}: RTL {made[tuple(at)]:#x}, "
                     f"want {want[tuple(at)]:#x}")
     expected = precompute_transfers(len(half), valid=times[0], ready=times[1])
     assert log["o"].cycles.tolist() == expected.o.tolist()
+
+
+@pytest.mark.parametrize("entry", ["float16", "float8_e4m3fn"])
+def test_tables_of_four_floats_in_amaranths_simulator(entry):
+    cfg = TableUnitConfig(a_format="float16", format=entry)
+    half = codes_of(np.random.default_rng(4), CONFIGS["float16-in-float32"], (60, 4))
+    adders, made = FloatTableAdders(cfg), []
+
+    async def bench(ctx):
+        for acts in half:
+            ctx.set(adders.acts, sum(int(act) << 16 * j for j, act in enumerate(acts)))
+            table, bits = ctx.get(adders.table), cfg.entry.bits
+            made.append([table >> e * bits & (1 << bits) - 1 for e in range(8)])
+
+    simulator = Simulator(adders)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert made == expected_tables(cfg, half).tolist()
 
 
 @pytest.mark.slow
