@@ -12,7 +12,7 @@ from archsim.buffer import words
 from archsim.lut import lut_times
 from archsim.pieces import runs
 from archsim.scalesim import compute_cycles
-from archsim.vector import op_cycles
+from archsim.vector import Variant, op_cycles
 from machine.chip import Machine
 from machine.control import Step, Tile, units
 from machine.dma import DmaConfig
@@ -23,7 +23,7 @@ from machine.lut import LutConfig
 from machine.opcodes import OPCODES, Dataflow, Opcode
 from machine.program import UNIT_LEVEL, Operand, Program, QueueKind, Space, Stream
 from machine.systolic import SystolicConfig, matmul_cycles
-from machine.vector import VectorConfig, VectorOp
+from machine.vector import ReductionOrder, ScaleRule, VectorConfig, VectorOp
 
 __all__ = ["CLIENTS", "Demand", "Plan", "Planner", "PortUse", "operand_bits"]
 
@@ -272,8 +272,15 @@ class Planner:
                 ports.append(self._use(plan, seen, write=False))
             if role in written and tile.space is not Space.TABLE:
                 ports.append(self._use(plan, tile, write=True))
-        k = plan.instruction.fields.get("k", 0) or 1
-        cycles = op_cycles(cfg, vop, prod(rows), width, k=k)
+        get = plan.instruction.fields.get
+        variant = Variant(
+            order=ReductionOrder(get("reduction", 0)), rule=ScaleRule(get("scale_rule", 0)),
+            block=get("k", 0), state="state" in tiles, bias="x3" in tiles,
+            integer="x" in tiles and tiles["x"].operand.format == "int32")
+        try:
+            cycles = op_cycles(cfg, vop, prod(rows), width, k=get("k", 0) or 1, variant=variant)
+        except ValueError as error:
+            raise UserError(f"{plan.where}: {error}") from None
         return Demand(busy=cycles, ports=tuple(ports), elements=shaped.elements)
 
     def _transfer(self, plan: Plan, tiles: dict[str, Tile]) -> Demand:

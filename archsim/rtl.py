@@ -1,38 +1,57 @@
 """The one door from the simulator's side to the RTL: emits a block's Verilog."""
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from archsim.vector import core_of
 from machine.chip import Machine
-from machine.errors import UserError, unknown
+from machine.errors import UserError, must_be, unknown
 
 __all__ = ["BLOCKS", "emit_block"]
 
-BLOCKS = ("systolic",)  # blocks of a machine that have RTL
+BLOCKS = ("systolic", "vector")  # blocks of a machine that have RTL
+WRAPPED = ("systolic",)  # those with an AXI shell
 
 
 def emit_block(machine: Machine, block: str, directory: Path, *, wrap: str | None = None
                ) -> list[Path]:
     """Write Verilog and a JSON of ports and parameters of `block` into `directory`.
 
-    `wrap` is None or ``"axi"``: AXI4-Lite control and AXI4-Stream data around it. Returns the
-    files written; nothing half-written is left. Raises `UserError` for a block without RTL, where
-    Amaranth is missing, and where nothing can be written.
+    `wrap` is None or, of the array, ``"axi"``: AXI4-Lite control and AXI4-Stream data around it.
+    Returns the files written; nothing half-written is left. Raises `UserError` for a block without
+    RTL or of sizes it does not come in, where Amaranth is missing, and where nothing can be
+    written.
     """
     if block not in BLOCKS:
         raise unknown("--block", block, BLOCKS)
     if wrap not in (None, "axi"):
         raise unknown("--wrap", str(wrap), ["axi"])
+    if wrap and block not in WRAPPED:
+        raise must_be("--block with --wrap axi", f"one of {', '.join(WRAPPED)}", block)
     try:
-        from hw.verilog import emit_systolic
+        emit = _emitter(machine, block, wrap)
     except ImportError as error:
         raise UserError(f"rtl needs the extra 'rtl' (pip install archsim[rtl]): {error}") from None
+    except ValueError as error:
+        raise UserError(f"{block}: {error}") from None
     directory = directory.absolute()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".rtl-", dir=directory) as temporary:
-            made = emit_systolic(machine.systolic_of(0), temporary, wrap=wrap)
-            return [path.replace(directory / path.name) for path in made]
+            return [path.replace(directory / path.name) for path in emit(directory=temporary)]
     except OSError as error:
         raise UserError(f"{directory}: --output must be a directory that can be written: "
                         f"{error.strerror}") from None
+
+
+def _emitter(machine: Machine, block: str, wrap: str | None) -> Callable[..., tuple[Path, ...]]:
+    """Return what writes `block` of `machine` into a `directory`."""
+    from hw.verilog import emit_systolic, emit_vector
+
+    match block:
+        case "vector":
+            return partial(emit_vector, core_of(machine.vectors[0]))
+        case _:
+            return partial(emit_systolic, machine.systolic_of(0), wrap=wrap)

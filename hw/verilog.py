@@ -17,12 +17,17 @@ from hw.lut import Lut, unit_of
 from hw.pe import Element
 from hw.qoq import QoqSystolic
 from hw.systolic import Column, Systolic
+from hw.vector import Vector
+from hw.vector_lane import Lane
 from machine.errors import must_be, unknown
 from machine.lut import COMMAND_FIELDS as LUT_COMMAND_FIELDS
 from machine.lut import LutConfig
 from machine.systolic import COMMAND_FIELDS, SystolicConfig
+from machine.vector_core import COMMAND_FIELDS as VECTOR_COMMAND_FIELDS
+from machine.vector_core import VectorCoreConfig
+from machine.vector_programs import Code
 
-__all__ = ["emit", "emit_lut", "emit_systolic", "members", "ports"]
+__all__ = ["emit", "emit_lut", "emit_systolic", "emit_vector", "members", "ports"]
 
 MEMBER = re.compile(r"^(\w+) : (?:In|Out)\(.*\)$")
 
@@ -142,3 +147,23 @@ def emit_lut(
     }
     parts = [(f"{name}_unit", unit_of(cfg)(cfg))]
     return emit(Lut(cfg, library=name), name, directory, parts=parts, facts=facts)
+
+
+def emit_vector(
+    cfg: VectorCoreConfig, directory: Path | str, *, name: str = "vector"
+) -> tuple[Path, Path]:
+    """Write the Verilog and JSON of one vector unit of `cfg` into `directory`; return their paths.
+
+    The lane is emitted once and instantiated.
+    """
+    facts: dict[str, Any] = {
+        "parameters": dataclasses.asdict(cfg),
+        "output_cycles": cfg.output_cycles,
+        "command_fields": [
+            {"name": field, "lowest_bit": low, "width": width}
+            for field, low, width in VECTOR_COMMAND_FIELDS
+        ],
+        "codes": {code.name.lower(): int(code) for code in Code},
+    }
+    return emit(Vector(cfg, library=name), name, directory,
+                parts=[(f"{name}_lane", Lane(cfg))], facts=facts)

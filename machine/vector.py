@@ -1,13 +1,13 @@
 """The vector unit described: its operators with their stable codes, and its cycles as a formula."""
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from machine.config import Analytic, config, require
+from machine.config import config, require
 
 __all__ = [
-    "OPERANDS", "OPERATIONS", "Mask", "Operations", "ReductionOrder", "ScaleRule", "VectorConfig",
-    "VectorOp",
+    "FIDELITIES", "OPERANDS", "OPERATIONS", "Mask", "Operations", "ReductionOrder", "ScaleRule",
+    "VectorConfig", "VectorOp", "check_core",
 ]
 
 
@@ -159,11 +159,27 @@ OPERATIONS: dict[VectorOp, Operations] = {
 }
 
 
+# Timing options: NeuPIMs' formula, and our RTL's (``machine.vector_core``).
+FIDELITIES = ("analytic", "rtl")
+
+
+def check_core(lanes: int, row_elements: int) -> None:
+    """Raise ``ValueError`` unless the vector unit comes in these sizes in RTL."""
+    def power_of_two(value: int) -> bool:
+        return value & (value - 1) == 0
+    require(2 <= lanes <= 128 and power_of_two(lanes), "lanes", "a power of two from 2 to 128",
+            lanes)
+    least, most = 2 * lanes, 1 << 15
+    require(least <= row_elements <= most and power_of_two(row_elements), "row_elements",
+            f"a power of two from {least} (two beats of {lanes}) to {most}", row_elements)
+
+
 @config
 class VectorConfig:
     """`count` equal vector units of `lanes` elements; latencies are of one operation on one beat.
 
-    The default latencies are NeuPIMs' (arXiv 2403.00579, ``systolic_ws_128x128_dev.json``).
+    The default latencies are NeuPIMs' (arXiv 2403.00579, ``systolic_ws_128x128_dev.json``); the
+    fidelity ``rtl`` has the RTL's own and ignores them.
     """
 
     name: str
@@ -175,14 +191,17 @@ class VectorConfig:
     gelu_cycles: int = 1  # also sigmoid, silu and tanh
     add_tree_cycles: int = 1  # `lanes` numbers to one
     scalar_cycles: int = 1  # divide, square root or multiply of one number
+    row_elements: int = 1024  # longest row of the unit in RTL
     clock: str = "core"
-    fidelity: Analytic = "analytic"
+    fidelity: Literal["analytic", "rtl"] = "analytic"  # timing option, one of `FIDELITIES`
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", "a non-empty name", self.name)
         for field in ("count", "lanes", "add_cycles", "mul_cycles", "exp_cycles", "gelu_cycles",
                       "add_tree_cycles", "scalar_cycles"):
             require(getattr(self, field) >= 1, field, "at least 1", getattr(self, field))
+        if self.fidelity == "rtl":
+            check_core(self.lanes, self.row_elements)
 
     def tree_cycles(self, width: int) -> int:
         """Cycles to reduce `width` numbers to one: by `lanes` until one is left."""

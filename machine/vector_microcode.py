@@ -9,8 +9,8 @@ from enum import IntEnum
 from typing import NamedTuple
 
 __all__ = [
-    "FIELDS", "STEP_BITS", "Count", "Op", "Operand", "Place", "Step", "Table", "gap_cycles",
-    "interval_cycles", "pack_step",
+    "FIELDS", "ITERATIVE", "STEP_BITS", "Count", "Op", "Operand", "Place", "Step", "Table",
+    "gap_cycles", "interval_cycles", "pack_step",
 ]
 
 
@@ -22,7 +22,7 @@ class Op(IntEnum):
     DIVIDE = 2
     ROOT = 3  # of a
     PASS = 4  # a
-    MAX = 5  # NaN if either is; b where they are equal
+    MAX = 5  # NaN if either is; -0 is below +0
     MIN = 6
     SIGN = 7  # b with the sign of a
     PAIR = 8  # a in lane 0, b in the others
@@ -42,7 +42,7 @@ class Op(IntEnum):
 class Place(IntEnum):
     """Where an operand comes from or a result goes."""
 
-    ROW = 0  # a register of a row, `index` from 0 to 7
+    ROW = 0  # a register of a row, `number` from 0 to 7
     ALL = 1  # a number all lanes see; 0 is the command's value, 1 its width (an integer)
     X = 2  # operand: the next beat of a stream
     Y = 3
@@ -82,10 +82,10 @@ class Count(IntEnum):
 
 
 class Operand(NamedTuple):
-    """One operand: a place, its index or word, and what happens to it on the way."""
+    """One operand: a place, its number or word, and what happens to it on the way."""
 
     place: Place
-    index: int = 0
+    number: int = 0
     table: Table = Table.NONE
     negated: bool = False
     magnitude: bool = False  # sign dropped, before it is negated
@@ -107,14 +107,19 @@ class Step(NamedTuple):
     to: Operand
     a: Operand
     b: Operand
-    count: Count = Count.ROW
+    length: Count = Count.ROW
     drain: bool = False  # the next step may not start before this one's last result
     last: bool = False  # of the program's part for a command, or for a row
+
+    @property
+    def adds(self) -> bool:
+        """Whether a total of this step is a sum, in the order that the command names."""
+        return self.op is Op.ADD
 
 
 # The word of a step in the ROM: field, lowest bit, width.
 FIELDS = {
-    "op": (0, 5), "count": (5, 3), "drain": (8, 1), "last": (9, 1),
+    "op": (0, 5), "length": (5, 3), "drain": (8, 1), "last": (9, 1),
     "to_place": (10, 4), "to_index": (14, 4), "to_upper": (18, 1),
     "a_place": (19, 4), "a_index": (23, 4), "a_table": (27, 4), "a_negated": (31, 1),
     "a_magnitude": (32, 1), "a_upper": (33, 1),
@@ -128,16 +133,16 @@ ITERATIVE = (Op.DIVIDE, Op.ROOT, Op.PHASE_HIGH, Op.PHASE_LOW)
 def pack_step(step: Step) -> int:
     """Return the ROM word of `step`."""
     values = {
-        "op": step.op, "count": step.count, "drain": step.drain, "last": step.last,
-        "to_place": step.to.place, "to_index": step.to.index, "to_upper": step.to.upper,
-        "immediate": next((operand.index for operand in (step.a, step.b)
+        "op": step.op, "length": step.length, "drain": step.drain, "last": step.last,
+        "to_place": step.to.place, "to_index": step.to.number, "to_upper": step.to.upper,
+        "immediate": next((operand.number for operand in (step.a, step.b)
                            if operand.place is Place.IMMEDIATE), 0),
     }
     for name, operand in (("a", step.a), ("b", step.b)):
         values |= {
             f"{name}_place": operand.place, f"{name}_negated": operand.negated,
             f"{name}_magnitude": operand.magnitude, f"{name}_upper": operand.upper,
-            f"{name}_index": 0 if operand.place is Place.IMMEDIATE else operand.index,
+            f"{name}_index": 0 if operand.place is Place.IMMEDIATE else operand.number,
         }
     values["a_table"] = step.a.table
     return sum(int(values[name]) << low for name, (low, _) in FIELDS.items())

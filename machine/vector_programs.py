@@ -65,11 +65,11 @@ class Program(NamedTuple):
 
 def _one(*steps: Step) -> list[Step]:
     """The steps, on one beat each."""
-    return [each._replace(count=Count.ONE) for each in steps]
+    return [each._replace(length=Count.ONE) for each in steps]
 
 
 def _half(*steps: Step) -> list[Step]:
-    return [each._replace(count=Count.HALF) for each in steps]
+    return [each._replace(length=Count.HALF) for each in steps]
 
 
 def _total(op: Op, of: Operand, to: Operand) -> list[Step]:
@@ -232,7 +232,8 @@ def _merge() -> Program:
               step(Op.ADD, total, total, other_total)),
         *_send(joint, total),
         *_inverse(shift, total), *_one(step(Op.ZERO_IS_0, shift, total, shift)),
-        step(Op.MULTIPLY, mine, STREAM_X, factor), step(Op.MULTIPLY, others, STREAM_Y, other_factor),
+        step(Op.MULTIPLY, mine, STREAM_X, factor),
+        step(Op.MULTIPLY, others, STREAM_Y, other_factor),
         step(Op.ADD, mine, mine, others), step(Op.PASS, OUT_WORD, mine),
         step(Op.MULTIPLY, OUT, mine, shift)))
 
@@ -288,7 +289,7 @@ def _drained(program: Program) -> Program:
     def marked(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return tuple(
             each._replace(last=after is None,
-                          drain=after is None or each.count is not after.count)
+                          drain=after is None or each.length is not after.length)
             for each, after in zip_longest(steps, steps[1:]))
     return Program(marked(program.command), marked(program.rows))
 

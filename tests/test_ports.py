@@ -20,6 +20,7 @@ from machine.lut import LutConfig, TableConfig
 from machine.lut_table import TableQuantiserConfig, TableUnitConfig
 from machine.systolic import SystolicConfig
 from machine.vector import ScaleRule
+from machine.vector_core import VectorCoreConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,13 +33,14 @@ CONFIGS = {
     LutConfig: LutConfig(m=2, n=3, tables=TableConfig(format="int11", precomputed=False)),
     TableQuantiserConfig: TableQuantiserConfig(rule=ScaleRule.BLOCK, block=2),
     TableUnitConfig: TableUnitConfig(),
+    VectorCoreConfig: VectorCoreConfig(lanes=4, row_elements=32),
 }
 ARGUMENTS = {
     "delays": (0, 1, 2), "width": 8, "limit": 3, "layout": 8, "stages": [Wire(8), Wire(8)],
     "parts": {"a": Wire(8)}, "a": NUMBER, "b": NUMBER, "x": NUMBER, "y": NUMBER, "shape": NUMBER,
     "fmt": FORMATS["float16"], "digits": 12, "start": RootStart(NUMBER, 12),
     "rounding": "floor", "cycles": 2, "registers": 1, "act": FORMATS["float8_e4m3fn"],
-    "weight": FORMATS["float8_e4m3fn"], "acc": FORMATS["float32"], "low": -20,
+    "weight": FORMATS["float8_e4m3fn"], "acc": FORMATS["float32"], "low": -20, "depth": 4,
     "act_block": FORMATS["mxfp8_e4m3"], "weight_block": FORMATS["mxfp4"], "lanes": 4,
     "act_format": "float16", "weight_format": "shift4",
 }

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +13,11 @@ from machine.load import read_machine
 TINY = read_machine("tiny")
 
 
-@pytest.mark.parametrize("wrap", [None, "axi"])
-def test_block_is_verilog_and_a_json_of_its_ports(tmp_path, wrap):
-    verilog, record = emit_block(TINY, "systolic", tmp_path / "v", wrap=wrap)
-    assert [verilog.name, record.name] == ["systolic.v", "systolic.json"]
+@pytest.mark.parametrize("block, wrap", [("systolic", None), ("systolic", "axi"),
+                                         ("vector", None)])
+def test_block_is_verilog_and_a_json_of_its_ports(tmp_path, block, wrap):
+    verilog, record = emit_block(TINY, block, tmp_path / "v", wrap=wrap)
+    assert [verilog.name, record.name] == [f"{block}.v", f"{block}.json"]
     assert sorted((tmp_path / "v").iterdir()) == [record, verilog]
     described = json.loads(record.read_text())
     text = verilog.read_text()
@@ -44,9 +46,16 @@ def test_interrupt_leaves_no_file(tmp_path, monkeypatch):
 
 
 def test_block_without_rtl_and_unknown_wrap_are_refused(tmp_path):
-    assert BLOCKS == ("systolic",)
-    with pytest.raises(UserError, match="^--block must be one of systolic, not 'vector'$"):
-        emit_block(TINY, "vector", tmp_path / "v")
+    assert BLOCKS == ("systolic", "vector")
+    with pytest.raises(UserError, match="^--block must be one of systolic, vector, not 'dram'$"):
+        emit_block(TINY, "dram", tmp_path / "v")
+    with pytest.raises(UserError,
+                       match="^--block with --wrap axi must be one of systolic, not 'vector'$"):
+        emit_block(TINY, "vector", tmp_path / "v", wrap="axi")
+    odd = replace(TINY, vectors=(replace(TINY.vectors[0], lanes=6),))
+    with pytest.raises(UserError,
+                       match="^vector: lanes must be a power of two from 2 to 128, not 6$"):
+        emit_block(odd, "vector", tmp_path / "v")
     with pytest.raises(UserError, match="^--wrap must be one of axi, not 'ahb'$"):
         emit_block(TINY, "systolic", tmp_path / "v", wrap="ahb")
     assert not (tmp_path / "v").exists()

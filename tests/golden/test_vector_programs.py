@@ -93,12 +93,12 @@ class Unit:
 
     def read(self, operand: Operand, size: int) -> np.ndarray:
         if operand.place is Place.IMMEDIATE:
-            value = np.full((len(self.position), 1), np.uint32(operand.index)).view(F32)
+            value = np.full((len(self.position), 1), np.uint32(operand.number)).view(F32)
         elif operand.place is Place.ALL:
-            value = self.all[operand.index]
+            value = self.all[operand.number]
         elif operand.place is Place.ROW:
             first = self.whole // 2 if operand.upper else 0
-            value = self.row[operand.index][:, first : first + size]
+            value = self.row[operand.number][:, first : first + size]
         else:
             taken = np.asarray(self.streams[operand.place].pop(0), F32)
             value = np.pad(taken, [(0, 0), (0, size - taken.shape[-1])])
@@ -114,28 +114,28 @@ class Unit:
             made = reduce_max(value)
         else:
             made = reduce_sum(value, self.order, LANES)
-        self.all[steps[1].to.index] = made[:, None]
+        self.all[steps[1].to.number] = made[:, None]
 
     def run(self, steps: tuple[Step, ...]) -> None:
         at = 0
         while at < len(steps):
             step = steps[at]
             at += 1
-            if step.count is Count.ELEMENTS:
+            if step.length is Count.ELEMENTS:
                 self.total((step, steps[at]))
                 at += 1
                 continue
             size = {Count.ROW: self.whole, Count.HALF: self.whole // 2, Count.ONE: LANES}[
-                step.count]
+                step.length]
             result = operate(step.op, self.read(step.a, size), self.read(step.b, size),
                              self.position)
             if step.to.place is Place.ROW:
                 first = self.whole // 2 if step.to.upper else 0
-                self.row[step.to.index][:, first : first + size] = result
+                self.row[step.to.number][:, first : first + size] = result
             elif step.to.place is Place.ALL:
-                self.all[step.to.index] = result[:, :1]
+                self.all[step.to.number] = result[:, :1]
             elif step.to.place is Place.ALL_SECOND:
-                self.all[step.to.index] = result[:, 1:2]
+                self.all[step.to.number] = result[:, 1:2]
             else:
                 self.sent.append(result)
 
