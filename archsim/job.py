@@ -18,6 +18,7 @@ from machine.opcodes import Opcode
 from machine.pe import limits
 from machine.program import Launch, Program, SymbolKind
 from machine.systolic import SystolicConfig
+from machine.vector_core import INPUT_FORMATS, OUTPUT_FORMATS
 from machine.verify import check
 from mapping.families import read_model
 from mapping.fit import DoesNotFit
@@ -59,12 +60,16 @@ class Job:
 
         An array's RTL multiplies signed integers of its own widths and loads weights by rows: for
         a program with other operands, group scales or weights read by columns (keys in
-        attention), its timing is analytic.
+        attention), its timing is analytic. So is a vector unit's, where a program has operands of
+        formats that its RTL does not read or write.
         """
         found = dict(self.machine.fidelities)
         for i, array in enumerate(self.machine.arrays):
             if array.fidelity == "rtl" and not _has_rtl(self.program, array):
                 found[f"arrays.{i}"] = "analytic"
+        for i, vector in enumerate(self.machine.vectors):
+            if vector.fidelity == "rtl" and not _vectors_have_rtl(self.program):
+                found[f"vectors.{i}"] = "analytic"
         return found
 
     @property
@@ -112,6 +117,16 @@ def _takes(port: Format, operand: Format) -> bool:
         return port.name == operand.name
     (low, high), (lowest, highest) = limits(operand), limits(port)
     return lowest <= low and high <= highest
+
+
+def _vectors_have_rtl(program: Program) -> bool:
+    """Return whether the RTL of the vector unit reads and writes the formats of every operand."""
+    formats = {"x": INPUT_FORMATS, "y": OUTPUT_FORMATS}
+    return all(
+        program.operands[index].format in formats.get(role, ("float32", "float16", "bfloat16"))
+        for stream in program.streams for instruction in stream.instructions
+        if instruction.opcode is Opcode.VECTOR
+        for role, index in instruction.operands.items())
 
 
 def make_phase(kind: str, batch: int, tokens: int, kv: int) -> Phase:

@@ -44,6 +44,10 @@ CODES = {
     VectorOp.QUANTISE: Code.QUANTISE, VectorOp.DEQUANTISE: Code.DEQUANTISE,
     VectorOp.MERGE: Code.MERGE,
 }
+INTEGER_CODES = {  # of int32 x
+    VectorOp.COPY: Code.FROM_INTEGER, VectorOp.CONVERT: Code.FROM_INTEGER,
+    VectorOp.MUL: Code.MULTIPLY_INTEGER, VectorOp.DEQUANTISE: Code.DEQUANTISE,
+}
 # Operators whose rows may be laid end to end and cut anew.
 ENDLESS = frozenset(op for op in CODES if op <= VectorOp.TANH)
 
@@ -64,9 +68,11 @@ def core_commands(core: VectorCoreConfig, op: VectorOp, rows: int, width: int,
     names = ", ".join(known.name.lower() for known in CODES)
     require(op in CODES, "vop", f"one that the vector unit has in RTL ({names})", op.name.lower())
     code = CODES[op]
-    if op in (VectorOp.COPY, VectorOp.CONVERT) and variant.integer:
-        code = Code.FROM_INTEGER
-    elif op is VectorOp.SOFTMAX and variant.state:
+    if variant.integer:
+        require(op in INTEGER_CODES, "vop of integers", "one that the vector unit has in RTL "
+                f"({', '.join(known.name.lower() for known in INTEGER_CODES)})", op.name.lower())
+        code = INTEGER_CODES[op]
+    if op is VectorOp.SOFTMAX and variant.state:
         code = Code.SOFTMAX_STATE
     elif op is VectorOp.DEQUANTISE and variant.bias:
         code = Code.DEQUANTISE_BIAS

@@ -66,7 +66,7 @@ def results(command: VectorCommand, lanes: int, x: Sequence[Codes], y: Sequence[
         sent, pair = _operator(command, lanes, xs, ys, kept)
     fmt = FORMATS[command.o_format]
     codes = _word(sent) if fmt.name == "float32" else codes_of(
-        np.asarray(sent), fmt, saturate=False).astype(np.uint32)
+        np.asarray(sent), fmt, saturate=command.saturate).astype(np.uint32)
     match command.code:
         case Code.MERGE:
             return [*pair, codes]
@@ -92,8 +92,8 @@ def _operator(command: VectorCommand, lanes: int, xs: list[NDArray], ys: list[ND
             return first.astype(np.float32), None
         case Code.ADD:
             return add(first, ys[0]), None
-        case Code.MULTIPLY:
-            return multiply(first, ys[0]), None
+        case Code.MULTIPLY | Code.MULTIPLY_INTEGER:
+            return multiply(first.astype(np.float32), ys[0]), None
         case Code.SCALE:
             return multiply(first, np.float32(value)), None
         case Code.REDUCE_SUM:

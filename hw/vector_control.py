@@ -149,13 +149,14 @@ class Results(wiring.Component):
         lane_bits = cfg.lanes.bit_length() - 1
         result = data.StructLayout({
             "valid": 1, "op": 5, "place": 4, "number": 4, "address": len(self.address),
-            "total": 1, "format": 2, "one": 1, "partial": 1, "last_lane": lane_bits})
+            "total": 1, "format": 2, "saturate": 1, "one": 1, "partial": 1, "last_lane": lane_bits})
         now = Signal(result)
         m.d.comb += [
             now.valid.eq(self.commit), now.op.eq(step.op), now.place.eq(step.to_place),
             now.number.eq(step.to_index), now.address.eq(self.address),
             now.total.eq((step.to_place == Place.TOTAL) | (step.a_place == Place.TOTAL)),
-            now.format.eq(command.o_format), now.one.eq(step.length == Count.ONE),
+            now.format.eq(command.o_format), now.saturate.eq(command.saturate),
+            now.one.eq(step.length == Count.ONE),
             now.partial.eq((step.length == Count.ROW) & self.final),
             now.last_lane.eq(command.width_last[:lane_bits]),
         ]
@@ -174,7 +175,7 @@ class Results(wiring.Component):
         sent = Signal(result)
         sends = (now.place == Place.OUT) | (now.place == Place.OUT_WORD)
         m.d.sync += [sent.eq(now), self.push.eq(now.valid & sends)]
-        m.d.comb += [self.send.format.eq(sent.format),
+        m.d.comb += [self.send.format.eq(sent.format), self.send.saturate.eq(sent.saturate),
                      self.send.word.eq(sent.place == Place.OUT_WORD)]
         m.d.comb += [self.sent[lane].eq(Mux(sent.one, lane < 2,
                                             ~sent.partial | (lane <= sent.last_lane)))

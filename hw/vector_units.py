@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hw.float_unit import FloatUnit
 from hw.recurrence import Phase, Recurrence
 from machine.floats import FloatConfig
+from machine.formats import FORMATS
 from machine.vector_core import OUTPUT_FORMATS, VectorCoreConfig
 from machine.vector_microcode import Op
 
@@ -18,7 +19,7 @@ TWO_23 = 0x4B000000
 
 # What the lanes are told two cycles after a beat's issue, and when its result is sent.
 OPERATE = data.StructLayout({"op": 5, "divide": 1, "root": 1, "phase": 1, "position": 32})
-SEND = data.StructLayout({"format": 2, "word": 1})
+SEND = data.StructLayout({"format": 2, "word": 1, "saturate": 1})
 
 
 class Selection(wiring.Component):
@@ -149,7 +150,8 @@ class Sender(wiring.Component):
     i : In(32)
         Result.
     send : In(StructLayout)
-        One cycle later: `SEND`, the command's format and whether it is float32 all the same.
+        One cycle later: `SEND`, the command's format, whether it is float32 all the same, and
+        whether infinity becomes the largest finite number of a narrower format.
     o : Out(32)
         Code, in the cycle of ``send``.
     """
@@ -165,7 +167,9 @@ class Sender(wiring.Component):
         for fmt in ("float16", "bfloat16"):
             m.submodules[f"to_{fmt}"] = unit = FloatUnit(FloatConfig(operation="convert", out=fmt))
             m.d.comb += unit.a.eq(word)
-            narrow[fmt] = unit.o
+            infinity = (1 << 15) - (1 << FORMATS[fmt].mantissa_bits)  # largest finite code + 1
+            stops = self.send.saturate & (unit.o[:15] == infinity)
+            narrow[fmt] = Mux(stops, Cat(Const(infinity - 1, 15), unit.o[15]), unit.o)
         with m.Switch(Mux(self.send.word, 0, self.send.format)):
             for fmt, value in narrow.items():
                 with m.Case(OUTPUT_FORMATS.index(fmt)):

@@ -22,15 +22,16 @@ __all__ = [
 COMMAND_BITS = 160
 COMMAND_FIELDS = (
     ("code", 0, 6), ("x_format", 8, 2), ("y_format", 10, 2), ("o_format", 12, 2), ("order", 14, 1),
-    ("mask", 15, 2), ("rows_last", 32, 16), ("width_last", 48, 16), ("position", 64, 32),
-    ("window", 96, 32), ("value", 128, 32),
+    ("mask", 15, 2), ("saturate", 17, 1), ("rows_last", 32, 16), ("width_last", 48, 16),
+    ("position", 64, 32), ("window", 96, 32), ("value", 128, 32),
 )
 INPUT_FORMATS = ("float32", "float16", "bfloat16", "int32")  # by the command's number
 OUTPUT_FORMATS = ("float32", "float16", "bfloat16", "int8")
 MAX_ROWS = 1 << 16  # of one command
 DECODE_CYCLES = 2  # from a command's acceptance to its first beat
 HALVES = (Code.ROPE,)  # programs that pair the two halves of a row
-WHOLE_INPUTS = (Code.FROM_INTEGER, Code.DEQUANTISE, Code.DEQUANTISE_BIAS)  # of int32 x
+WHOLE_INPUTS = (Code.FROM_INTEGER, Code.MULTIPLY_INTEGER, Code.DEQUANTISE,
+                Code.DEQUANTISE_BIAS)  # of int32 x
 WHOLE_OUTPUTS = (Code.QUANTISE, Code.QUANTISE_ROWS)  # of int8
 
 
@@ -97,6 +98,7 @@ class VectorCommand:
     mask: Mask = Mask.NONE  # of SOFTMAX
     position: int = 0  # of the first row; the next row stands at the next position
     window: int = 0  # of Mask.WINDOW
+    saturate: bool = False  # overflow to float16 or bfloat16 stops at the largest finite number
     value: int = 0  # factor, scale or epsilon: the bits of a float32
 
     def check(self, cfg: VectorCoreConfig) -> None:
@@ -129,7 +131,8 @@ def pack_command(command: VectorCommand) -> int:
         "code": command.code, "x_format": INPUT_FORMATS.index(command.x_format),
         "y_format": INPUT_FORMATS.index(command.y_format),
         "o_format": OUTPUT_FORMATS.index(command.o_format), "order": command.order,
-        "mask": command.mask, "rows_last": command.rows - 1, "width_last": command.width - 1,
+        "mask": command.mask, "saturate": command.saturate, "rows_last": command.rows - 1,
+        "width_last": command.width - 1,
         "position": command.position, "window": command.window, "value": command.value,
     }
     return sum(int(values[name]) << low for name, low, _ in COMMAND_FIELDS)

@@ -54,6 +54,7 @@ class Code(IntEnum):
     DEQUANTISE_BIAS = 22  # once: y row of column scales, y row of biases
     MERGE = 23  # x beat (m, l), y beat, x row, y row; o beat of float32 (m, l), o row, o row / l
     ROPE = 24  # once: y half rows of int32, steps' low 24 bits and high 24. x row; o row
+    MULTIPLY_INTEGER = 25  # x row of int32, y row; o row
 
 
 class Program(NamedTuple):
@@ -320,6 +321,8 @@ PROGRAMS: dict[Code, Program] = {code: _drained(program) for code, program in {
     Code.DEQUANTISE_BIAS: _dequantise(True),
     Code.MERGE: _merge(),
     Code.ROPE: _rope(),
+    Code.MULTIPLY_INTEGER: Program((), (*_load(), *_from_integer(X, X),
+                                        step(Op.MULTIPLY, OUT, X, STREAM_Y))),
 }.items()}
 
 

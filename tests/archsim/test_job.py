@@ -1,5 +1,6 @@
 """A job is what was asked for: its program mapped or assembled, verified, named by its hash."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,18 @@ def test_an_array_is_rtl_where_its_elements_take_int8(overrides, fidelity):
     assert job.fidelities["arrays.0"] == fidelity
     outcome = run_job(job)
     assert outcome.result.ticks >= outcome.bound.ticks
+
+
+def test_a_vector_unit_is_rtl_only_where_its_rtl_takes_the_formats():
+    job = prepare_model("gpt2", "npu-hbm2", make_phase("decode", 1, 1, 16),
+                        overrides=["vectors.0.fidelity='rtl'", "vectors.0.row_elements=4096"])
+    assert job.fidelities["vectors.0"] == "rtl"
+    assert run_job(job).result.ticks > 0
+    narrow = tuple(replace(operand, format="int4") if operand.format == "int8" else operand
+                   for operand in job.program.operands)  # it quantises to int8 alone
+    other = replace(job, program=replace(job.program, operands=narrow))
+    assert other.machine.fidelities["vectors.0"] == "rtl"
+    assert other.fidelities["vectors.0"] == "analytic"
 
 
 def test_keys_read_by_columns_are_not_rtl():

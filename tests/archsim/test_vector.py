@@ -2,10 +2,14 @@
 
 import pytest
 
-from archsim.vector import op_cycles
-from machine.vector import VectorConfig, VectorOp
+from archsim.vector import Variant, core_commands, core_of, op_cycles
+from machine.vector import ReductionOrder, ScaleRule, VectorConfig, VectorOp
+from machine.vector_core import command_cycles, done_cycles
+from machine.vector_programs import Code
 
 CFG = VectorConfig(name="vector", count=4, lanes=16, exp_cycles=5)
+RTL = VectorConfig(name="vector", count=4, lanes=4, row_elements=64, fidelity="rtl")
+CORE = core_of(RTL)
 
 
 @pytest.mark.parametrize("op", list(VectorOp))
@@ -28,3 +32,53 @@ def test_units_beyond_the_machine_are_refused():
     for units in (0, 5):
         with pytest.raises(ValueError, match=f"^units must be from 1 to 4, not {units}$"):
             op_cycles(CFG, VectorOp.ADD, 8, 16, units=units)
+
+
+def commanded(op: VectorOp, rows: int, width: int, **variant) -> list[tuple[Code, int, int]]:
+    commands = core_commands(CORE, op, rows, width, Variant(**variant))
+    return [(command.code, command.rows, command.width) for command in commands]
+
+
+@pytest.mark.parametrize("op, variant, code, rows, width", [
+    (VectorOp.SOFTMAX, {}, Code.SOFTMAX, 6, 32),
+    (VectorOp.SOFTMAX, {"state": True}, Code.SOFTMAX_STATE, 6, 32),
+    (VectorOp.DEQUANTISE, {"integer": True}, Code.DEQUANTISE, 6, 32),
+    (VectorOp.DEQUANTISE, {"bias": True, "integer": True}, Code.DEQUANTISE_BIAS, 6, 32),
+    (VectorOp.QUANTISE, {}, Code.QUANTISE, 6, 32),
+    (VectorOp.QUANTISE, {"rule": ScaleRule.ROW_ABSMAX}, Code.QUANTISE_ROWS, 6, 32),
+    (VectorOp.QUANTISE, {"rule": ScaleRule.BLOCK, "block": 8}, Code.QUANTISE_ROWS, 24, 8),
+    (VectorOp.MERGE, {}, Code.MERGE, 6, 30),
+    (VectorOp.ROPE, {}, Code.ROPE, 6, 32),
+])
+def test_operators_of_rows_become_one_command(op, variant, code, rows, width):
+    assert commanded(op, 6, 32, **variant) == [(code, rows, width)]
+
+
+def test_elements_are_laid_end_to_end():
+    assert commanded(VectorOp.ADD, 3, 50) == [(Code.ADD, 2, 64), (Code.ADD, 1, 22)]
+    assert commanded(VectorOp.COPY, 1, 64, integer=True) == [(Code.FROM_INTEGER, 1, 64)]
+
+
+def test_rtl_takes_the_cycles_of_its_commands():
+    first, last = core_commands(CORE, VectorOp.SILU, 3, 50, Variant())
+    assert op_cycles(RTL, VectorOp.SILU, 9, 50, units=3) == (
+        command_cycles(CORE, first) + done_cycles(CORE, last))
+    in_turn = Variant(order=ReductionOrder.SEQUENTIAL)
+    assert op_cycles(RTL, VectorOp.REDUCE_SUM, 1, 64, variant=in_turn) > op_cycles(
+        RTL, VectorOp.REDUCE_SUM, 1, 64)
+    assert op_cycles(RTL, VectorOp.SOFTMAX, 0, 8) == 0
+
+
+def test_an_operator_without_rtl_for_integers_is_refused():
+    with pytest.raises(ValueError, match="^vop of integers must be one that the vector unit has in "
+                                         "RTL .copy, convert, mul, dequantise., not 'gelu'$"):
+        op_cycles(RTL, VectorOp.GELU, 1, 8, variant=Variant(integer=True))
+
+
+@pytest.mark.parametrize("op, width, message", [
+    (VectorOp.SOFTMAX, 65, "width must be from 1 to row_elements, 64, not 65"),
+    (VectorOp.TOPK, 8, r"vop must be one that the vector unit has in RTL \(.*merge\), not 'topk'"),
+])
+def test_what_the_rtl_does_not_do_is_refused(op, width, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        op_cycles(RTL, op, 1, width)

@@ -230,6 +230,7 @@ def test_quantise_and_dequantise():
     columns, bias = np.repeat(columns, 500, 0), np.repeat(bias, 500, 0)
     with np.errstate(all="ignore"):
         same(carry_out(Code.FROM_INTEGER, [bits])[0], whole.astype(F32))
+        same(carry_out(Code.MULTIPLY_INTEGER, [bits], [x])[0], whole.astype(F32) * x)
         same(carry_out(Code.DEQUANTISE, [bits], [row], [columns])[0],
              vector.dequantise(whole, row[:, 0], columns))
         same(carry_out(Code.DEQUANTISE_BIAS, [bits], [row], [columns, bias])[0],

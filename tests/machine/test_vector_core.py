@@ -1,0 +1,128 @@
+"""The vector unit in RTL: what is refused, the command word, cycles counted by hand."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from machine.vector import ReductionOrder, VectorConfig
+from machine.vector_core import (
+    COMMAND_BITS,
+    COMMAND_FIELDS,
+    VectorCommand,
+    VectorCoreConfig,
+    command_cycles,
+    done_cycles,
+    pack_command,
+)
+from machine.vector_microcode import FIELDS, STEP_BITS, Place, pack_step
+from machine.vector_programs import PROGRAMS, Code, rom
+
+CFG = VectorCoreConfig(lanes=4, row_elements=64)
+ADD = VectorCommand(code=Code.ADD, rows=3, width=10)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"lanes": 1}, "lanes must be a power of two from 2 to 128, not 1"),
+    ({"lanes": 6}, "lanes must be a power of two from 2 to 128, not 6"),
+    ({"lanes": 256}, "lanes must be a power of two from 2 to 128, not 256"),
+    ({"row_elements": 4}, ("row_elements must be a power of two from 8 (two beats of 4) to "
+                           "32768, not 4")),
+    ({"row_elements": 100}, ("row_elements must be a power of two from 8 (two beats of 4) to "
+                            "32768, not 100")),
+    ({"unit_cycles": 0}, "unit_cycles must be from 1 to 4, not 0"),
+    ({"unit_cycles": 5}, "unit_cycles must be from 1 to 4, not 5"),
+])
+def test_a_unit_that_cannot_be_built_is_refused(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(CFG, **changes)
+
+
+def test_the_same_sizes_are_refused_to_a_machine_whose_fidelity_is_rtl():
+    assert VectorConfig(name="v", count=1, lanes=6).lanes == 6
+    with pytest.raises(ValueError, match="lanes must be a power of two from 2 to 128, not 6"):
+        VectorConfig(name="v", count=1, lanes=6, fidelity="rtl")
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"rows": 0}, "rows must be from 1 to 65536, not 0"),
+    ({"width": 65}, "width must be from 1 to row_elements, 64, not 65"),
+    ({"code": Code.ROPE, "width": 12}, ("width must be a multiple of 8, two beats of 4 lanes, "
+                                        "not 12")),
+    ({"o_format": "float8_e5m2"}, ("o_format must be one of float32, float16, bfloat16, int8, "
+                                   "not 'float8_e5m2'")),
+    ({"x_format": "int32"}, ("x_format must be int32 for FROM_INTEGER, MULTIPLY_INTEGER, "
+                             "DEQUANTISE, DEQUANTISE_BIAS alone, not 'int32'")),
+    ({"code": Code.QUANTISE}, ("o_format must be int8 for QUANTISE, QUANTISE_ROWS alone, not "
+                              "'float32'")),
+    ({"position": (1 << 32) - 3}, "position must be from 0 to 4294967292, not 4294967293"),
+    ({"window": 1 << 32}, "window must be from 0 to 4294967295, not 4294967296"),
+])
+def test_a_command_that_cannot_be_carried_out_is_refused(changes, message):
+    ADD.check(CFG)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        replace(ADD, **changes).check(CFG)
+
+
+@pytest.mark.parametrize("fields, bits", [
+    (COMMAND_FIELDS, COMMAND_BITS), ([(n, *place) for n, place in FIELDS.items()], STEP_BITS)])
+def test_fields_of_a_word_do_not_overlap(fields, bits):
+    used = [bit for _, low, width in fields for bit in range(low, low + width)]
+    assert len(used) == len(set(used)) and max(used) < bits
+
+
+def test_command_word_holds_each_field_in_its_place():
+    word = pack_command(replace(ADD, x_format="float16", y_format="bfloat16", saturate=True,
+                                order=ReductionOrder.TREE, position=7, window=9, value=5))
+    got = {name: word >> low & (1 << width) - 1 for name, low, width in COMMAND_FIELDS}
+    assert got == {"code": 2, "x_format": 1, "y_format": 2, "o_format": 0, "order": 1, "mask": 0,
+                   "saturate": 1, "rows_last": 2, "width_last": 9, "position": 7, "window": 9,
+                   "value": 5}
+
+
+def test_every_step_has_a_word_and_one_constant():
+    steps, entries = rom()
+    assert set(entries) == set(Code)
+    for step in steps:
+        assert 0 <= pack_step(step) < 1 << STEP_BITS
+        assert [step.a.place, step.b.place].count(Place.IMMEDIATE) <= 2
+        if step.a.place is Place.IMMEDIATE and step.b.place is Place.IMMEDIATE:
+            assert step.b.number == 0  # an operation of one operand
+
+
+@pytest.mark.parametrize("code", Code, ids=lambda code: code.name)
+def test_a_program_ends_where_it_says_and_sends_last(code):
+    for steps in PROGRAMS[code]:
+        assert [step.last for step in steps] == [False] * (len(steps) - 1) + [True] * bool(steps)
+    assert PROGRAMS[code].rows[-1].to.place in (Place.OUT, Place.OUT_WORD)
+
+
+def test_a_sum_of_two_streams_takes_a_cycle_a_beat():
+    # 2 to decode, 3 rows of 3 beats; the last beat is offered 7 after its issue.
+    assert command_cycles(CFG, ADD) == 2 + 3 * 3
+    assert done_cycles(CFG, ADD) == 2 + 3 * 3 + 7
+
+
+@pytest.mark.parametrize("order, beats", [(ReductionOrder.TREE, 3), (ReductionOrder.SEQUENTIAL,
+                                                                    10)])
+def test_a_reduction_by_hand(order, beats):
+    # 2 to decode. Load: 3 beats, then 5 until the last is written. A total takes 6 a beat, the
+    # tree of 4 lanes 2 levels of 6. One beat is sent.
+    reduction = replace(ADD, code=Code.REDUCE_SUM, rows=1, order=order)
+    assert command_cycles(CFG, reduction) == 2 + (3 + 5) + 6 * beats + 6 * 2 + 1
+
+
+def test_short_rows_wait_for_results_and_long_ones_do_not():
+    # exp: 20 steps. A step of B beats takes B cycles, and at least 6; the last one only B.
+    for width, beats in ((4, 1), (24, 6), (64, 16)):
+        exp = replace(ADD, code=Code.EXP, rows=1, width=width)
+        assert command_cycles(CFG, exp) == 2 + 19 * max(beats, 6) + beats
+
+
+def test_a_division_takes_its_unit_for_31_cycles():
+    # 26 digits of float32's quotient and five cycles around them.
+    assert CFG.iterative_cycles == 31
+    sigmoid, exp = (replace(ADD, code=code, rows=1, width=4) for code in (Code.SIGMOID, Code.EXP))
+    # 21 steps of 6 and a division.
+    assert command_cycles(CFG, sigmoid) == 2 + 21 * 6 + 31
+    assert command_cycles(CFG, exp) == 2 + 19 * 6 + 1
