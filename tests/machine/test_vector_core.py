@@ -1,5 +1,6 @@
 """The vector unit in RTL: what is refused, the command word, cycles counted by hand."""
 
+import random
 import re
 from dataclasses import replace
 
@@ -14,8 +15,21 @@ from machine.vector_core import (
     command_cycles,
     done_cycles,
     pack_command,
+    step_beats,
 )
-from machine.vector_microcode import FIELDS, STEP_BITS, Place, pack_step
+from machine.vector_microcode import (
+    FIELDS,
+    ITERATIVE,
+    STEP_BITS,
+    Count,
+    Op,
+    Operand,
+    Place,
+    Step,
+    gap_cycles,
+    interval_cycles,
+    pack_step,
+)
 from machine.vector_programs import PROGRAMS, Code, rom
 
 CFG = VectorCoreConfig(lanes=4, row_elements=64)
@@ -126,3 +140,65 @@ def test_a_division_takes_its_unit_for_31_cycles():
     # 21 steps of 6 and a division.
     assert command_cycles(CFG, sigmoid) == 2 + 21 * 6 + 31
     assert command_cycles(CFG, exp) == 2 + 19 * 6 + 1
+
+
+def place_of(operand: Operand, beat: int, beats: int) -> tuple | None:
+    """Return what a beat reads or writes: a beat of a row register, a number, the total."""
+    if operand.place is Place.ROW:
+        return "row", operand.number, beat + (beats // 2 if operand.upper else 0)
+    if operand.place in (Place.ALL, Place.ALL_SECOND) and operand.number > 1:
+        return "all", operand.number
+    return ("total",) if operand.place in (Place.TOTAL, Place.ACROSS) else None
+
+
+def hasty(steps: tuple[Step, ...], width: int, order: ReductionOrder, seed: int) -> str:
+    """Issue `steps` twice over, with waits, by the rules; return the first read before its write.
+
+    A result can be read ``latency_cycles`` + 1 after its beat's issue, of a unit that iterates
+    ``iterative_cycles`` after. No two results are written in one cycle.
+    """
+    rng = random.Random(seed)
+    now, there, written = 0, {}, set()
+    beats = CFG.beats(width)
+    for step in steps + steps:
+        count = step_beats(CFG, step, width, order)
+        interval = interval_cycles(step, CFG.latency_cycles, CFG.iterative_cycles)
+        iterates = step.op in ITERATIVE
+        for number in range(count):
+            in_turn = step.length is Count.ELEMENTS and count > beats
+            beat = number // CFG.lanes if in_turn else number
+            now += rng.choice([0, 0, 0, 1, 9]) if {step.a.place, step.b.place, step.to.place} & {
+                Place.X, Place.Y, Place.OUT, Place.OUT_WORD} else 0
+            for operand in (step.a, step.b):
+                read = place_of(operand, beat, beats)
+                first = number == 0 and step.to.place is Place.TOTAL and read == ("total",)
+                if not first and there.get(read, 0) > now:
+                    return f"{step} reads {read} at {now}, there at {there[read]}"
+            result = now + (CFG.iterative_cycles if iterates else CFG.latency_cycles + 1)
+            if result in written:
+                return f"{step} writes at {result} as well"
+            written.add(result)
+            for target in (step.to, Operand(Place.TOTAL)) if step.length is Count.LANES else (
+                    step.to,):
+                there[place_of(target, beat, beats)] = result
+            there.pop(None, None)
+            now += interval if number + 1 < count else 1
+        now += gap_cycles(step, count, CFG.latency_cycles, CFG.iterative_cycles)
+    return ""
+
+
+@pytest.mark.parametrize("order", ReductionOrder)
+@pytest.mark.parametrize("code", Code, ids=lambda code: code.name)
+def test_no_step_reads_what_is_not_written_yet(code, order):
+    program = PROGRAMS[code]
+    for width in (8, 24, 64):
+        for seed in range(3):
+            assert not hasty(program.command + program.rows, width, order, seed)
+
+
+def test_a_step_in_haste_is_seen():
+    number = Operand(Place.ALL, 2)
+    written = Step(Op.PASS, number, Operand(Place.ROW, 0), Operand(Place.ROW, 0))
+    read = Step(Op.ADD, Operand(Place.ROW, 1), Operand(Place.ROW, 0), number)
+    assert "reads ('all', 2) at" in hasty((written, read), 64, ReductionOrder.TREE, 0)
+    assert not hasty((written._replace(drain=True), read), 64, ReductionOrder.TREE, 0)
