@@ -85,12 +85,11 @@ class QuotientStart(wiring.Component):
             self.o.negative.eq(a.negative ^ b.negative),
             self.o.exponent.eq(a.exponent - b.exponent
                                + (self.a.bits - self.b.bits - self.digits)),
-            self.o.divisor.eq(b.significand << (bits - self.b.bits)),
+            self.o.divisor.eq(Mux(b.infinite, 1 << (bits - 1),
+                                  b.significand << (bits - self.b.bits))),
             # Anything by infinity is 0.
             self.o.remainder.eq(Mux(b.infinite, 0, a.significand << (bits - self.a.bits))),
         ]
-        with m.If(b.infinite):
-            m.d.comb += self.o.divisor.eq(1 << (bits - 1))
         return m
 
 
