@@ -103,7 +103,7 @@ _TWO, _THREE, _FOUR = (types.UniTuple(int64, count) for count in (2, 3, 4))
 _SHARES = types.Tuple((_ROW, _ROWS))
 
 
-if config.DISABLE_JIT:  # type: ignore[attr-defined]
+if vars(config)["DISABLE_JIT"]:
 
     def _flat(array):
         return array.reshape(-1)
