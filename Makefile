@@ -1,7 +1,7 @@
 # Every task of the checkout is one target; all write inside the checkout only.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench lint types verilog docs lock clean run-set test-set
+.PHONY: help demo test test-all bench lint types verilog docs tables lock clean run-set test-set
 
 RUN := . setup/env.sh &&
 PYTEST := $(RUN) pytest
@@ -16,6 +16,7 @@ run-set:
 test-set:
 	@setup/install.sh test sample
 	@setup/simulator.sh
+	@setup/cells.sh
 
 demo: run-set ## Llama-2-7B on npu-hbm2: one decode step, one prefill, and the array's Verilog
 	@$(RUN) archsim run --model mapping/models/llama-2-7b.json --machine npu-hbm2 \
@@ -44,6 +45,9 @@ verilog: test-set ## the tests of the emitted Verilog
 
 docs: test-set ## the commands and examples of the documents
 	@$(PYTEST) tests/test_docs.py
+
+tables: test-set ## synthesise the rows of machine/tables/area.csv that are not current
+	@$(RUN) python -m hw.synth_table
 
 lock: ## resolve the pins of requirements/ anew (needs uv)
 	@setup/lock.sh

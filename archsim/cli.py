@@ -9,6 +9,7 @@ run --text          `archsim.text.run_text`
 bound               as run, with ``run_job(job, only_bound=True)``
 report              `archsim.html_report.write_report`
 rtl                 `archsim.rtl.emit_block`
+synth               `archsim.rtl.synthesise_block`
 list                `archsim.catalogue.catalogue`
 check               `archsim.catalogue.check_file`
 doctor              `archsim.doctor.diagnose`
@@ -265,6 +266,27 @@ def rtl(
         files = emit_block(read_machine(machine, set_ or ()), block, output, wrap=wrap)
     names = [str(file) for file in files]
     _show({"files": names} if as_json else "\n".join(names), as_json)
+    return DONE
+
+
+@app.command()
+def synth(
+    block: Annotated[str, typer.Option("--block", help="which design, as pe or systolic")],
+    target: Annotated[str, typer.Option("--target", help="which technology, as ecp5 or osu018")],
+    set_: Annotated[list[str] | None, typer.Option(
+        "--set", help="override a parameter of the design, as a_bits=4; repeatable")] = None,
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", help="directory for what the tools read and write")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Synthesise a design: its gates, cells or area, delay, clock and energy on a technology."""
+    from archsim.rtl import synthesise_block
+    from archsim.synth_report import synthesis_dict, synthesis_table
+
+    with progress() as tell:
+        tell(f"synthesising {block} for {target}")
+        row = synthesise_block(block, target, set_ or (), output=output)
+    _show(synthesis_dict(row) if as_json else synthesis_table(row), as_json)
     return DONE
 
 

@@ -1,15 +1,16 @@
-"""The one door from the simulator's side to the RTL: emits a block's Verilog."""
+"""The one door from the simulator's side to the RTL: emits a block's Verilog, synthesises it."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from archsim.vector import core_of
+from machine.area import AreaRow
 from machine.chip import Machine
 from machine.errors import UserError, must_be, unknown
 
-__all__ = ["BLOCKS", "emit_block"]
+__all__ = ["BLOCKS", "emit_block", "synthesise_block"]
 
 BLOCKS = ("systolic", "vector")  # blocks of a machine that have RTL
 WRAPPED = ("systolic",)  # those with an AXI shell
@@ -55,3 +56,37 @@ def _emitter(machine: Machine, block: str, wrap: str | None) -> Callable[..., tu
             return partial(emit_vector, core_of(machine.vectors[0]))
         case _:
             return partial(emit_systolic, machine.systolic_of(0), wrap=wrap)
+
+
+def synthesise_block(block: str, target: str, overrides: Sequence[str] = (), *,
+                     output: Path | None = None) -> AreaRow:
+    """Return what `block` with ``key=value`` `overrides` comes to on `target`.
+
+    `output` gets what the tools read and wrote. Raises `UserError` for an unknown block, target or
+    override, where a tool or a liberty is missing, where a tool fails, and where nothing can be
+    written.
+    """
+    try:
+        from hw.designs import DESIGNS
+        from hw.synth import TARGETS
+        from hw.synth_table import synthesised
+    except ImportError as error:
+        raise UserError(f"synth needs the extra 'rtl' (pip install archsim[rtl]): {error}") from None
+    for option, name, known in (("--block", block, DESIGNS), ("--target", target, TARGETS)):
+        if name not in known:
+            raise unknown(option, name, known)
+    row = AreaRow(design=block, parameters=" ".join(sorted(overrides)), target=target)
+    try:
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+        return synthesised(row, keep=output)
+    except ImportError as error:
+        raise UserError(f"synth needs the extra 'synth' (pip install archsim[synth]): {error}"
+                        ) from None
+    except FileNotFoundError as error:
+        raise UserError(f"--target {error}") from None
+    except RuntimeError as error:
+        raise UserError(f"--block {block} could not be synthesised: {error}") from None
+    except OSError as error:
+        raise UserError(f"{output}: --output must be a directory that can be written: "
+                        f"{error.strerror}") from None

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from machine.chip import Machine
 from machine.errors import UserError, must_be, nearest, unknown
 
-__all__ = ["config_hash", "preset_names", "read_machine", "resolved"]
+__all__ = ["config_hash", "configured", "preset_names", "read_machine", "resolved"]
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -45,6 +45,17 @@ def read_machine(name: str | Path, overrides: Iterable[str] = ()) -> Machine:
     for override in others:
         _apply(table, override)
     return _build(Machine, table, path.name, [])
+
+
+def configured(kind: type, table: Mapping[str, Any], overrides: Iterable[str], where: str) -> Any:
+    """Return the configuration of type `kind` that `table` and ``key=value`` overrides describe.
+
+    Raises `UserError` naming `where`, the key and what it must be.
+    """
+    described = dict(table)
+    for override in overrides:
+        _apply(described, override)
+    return _build(kind, described, where, [])
 
 
 def resolved(machine: Machine) -> dict[str, Any]:

@@ -18,3 +18,4 @@ lock test pyproject.toml --all-extras
 lock run pyproject.toml --extra rtl --extra plot --extra model --constraint requirements/test.txt
 lock build --group pyproject.toml:build
 lock sample --group pyproject.toml:sample --no-deps
+lock cells --group pyproject.toml:cells --no-deps

