@@ -10,6 +10,7 @@ bound               as run, with ``run_job(job, only_bound=True)``
 report              `archsim.html_report.write_report`
 rtl                 `archsim.rtl.emit_block`
 synth               `archsim.rtl.synthesise_block`
+reproduce           the functions of ``archsim.studies.<paper>.TABLES``
 list                `archsim.catalogue.catalogue`
 check               `archsim.catalogue.check_file`
 doctor              `archsim.doctor.diagnose`
@@ -287,6 +288,20 @@ def synth(
         tell(f"synthesising {block} for {target}")
         row = synthesise_block(block, target, set_ or (), output=output)
     _show(synthesis_dict(row) if as_json else synthesis_table(row), as_json)
+    return DONE
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="which study, as lut-tensor-core")],
+    table: Annotated[str, typer.Option("--table", help="which of its tables")] = "2",
+    as_json: AsJson = False,
+) -> int:
+    """Print a published table with ours beside it, and why they differ."""
+    from archsim.studies.tables import study_of, study_tables
+
+    found = study_of(paper, table)()
+    _show([one.to_dict() for one in found] if as_json else study_tables(found), as_json)
     return DONE
 
 

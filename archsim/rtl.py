@@ -71,7 +71,8 @@ def synthesise_block(block: str, target: str, overrides: Sequence[str] = (), *,
         from hw.synth import TARGETS
         from hw.synth_table import synthesised
     except ImportError as error:
-        raise UserError(f"synth needs the extra 'rtl' (pip install archsim[rtl]): {error}") from None
+        raise UserError(f"synth needs the extra 'rtl' (pip install archsim[rtl]): {error}"
+                        ) from None
     for option, name, known in (("--block", block, DESIGNS), ("--target", target, TARGETS)):
         if name not in known:
             raise unknown(option, name, known)

@@ -5,18 +5,39 @@ cell the liberty's energies at one input transition; the clock switches twice a 
 clock tree; leakage apart. 64 independent runs share a word, each from a random state.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hw.liberty import LibertyCell, Pin, compile_function, read_cells, supply_volts
 
-__all__ = ["switching_energy_pj"]
+__all__ = ["Count", "Every", "Pulse", "Stimulus", "switching_energy_pj"]
 
 WORDS = 16  # of 64 runs each
 WARM_UP, CYCLES = 4, 32
 PORT_LOAD_PF = 0.015  # behind every output port, as in the sizing of the cells
+
+
+class Every(NamedTuple):
+    """A port that takes a new random value every so many cycles; 0: never after the first."""
+
+    cycles: int
+
+
+class Count(NamedTuple):
+    """A port that counts cycles from 0 up to below a number, again and again."""
+
+    below: int
+
+
+class Pulse(NamedTuple):
+    """A port that is 1 in one cycle of so many."""
+
+    cycles: int
+
+
+Stimulus = Mapping[str, int | Every | Count | Pulse]  # by port; an integer is held
 
 
 class Gate(NamedTuple):
@@ -32,13 +53,11 @@ class Gate(NamedTuple):
                 if pin.is_output and name in self.nets]
 
 
-def switching_energy_pj(netlist: Mapping[str, Any], liberty: str, *, held: Mapping[str, int],
-                        steady: Sequence[str] = ()) -> float:
-    """Return the energy of one cycle of the only module of Yosys's JSON `netlist`.
+def switching_energy_pj(netlist: Mapping[str, Any], liberty: str, stimulus: Stimulus) -> float:
+    """Return the mean energy of one cycle of the only module of Yosys's JSON `netlist`.
 
-    Ports of `held` keep that value, those of `steady` a random one; all others change every cycle,
-    each bit with a chance of one half. Raises ``ValueError`` for a cell that is not in `liberty`
-    and for a loop of gates.
+    Ports that are not in `stimulus` take a new random value every cycle. Raises ``ValueError`` for
+    a cell that is not in `liberty` and for a loop of gates.
     """
     cells, volts = read_cells(liberty), supply_volts(liberty)
     (module,) = netlist["modules"].values()
@@ -50,7 +69,7 @@ def switching_energy_pj(netlist: Mapping[str, Any], liberty: str, *, held: Mappi
         gates.append(Gate(cells[instance["type"]], nets))
     flops = [gate for gate in gates if gate.cell.next_state]
     order = _in_order([gate for gate in gates if not gate.cell.next_state])
-    toggles = _simulate(module["ports"], order, flops, held, steady)
+    toggles = _simulate(module["ports"], order, flops, stimulus)
     return float(f"{_energy(module['ports'], gates, toggles, volts):.4g}")
 
 
@@ -76,8 +95,28 @@ def _in_order(gates: list[Gate]) -> list[Gate]:
     return [gates[index] for index in ready]
 
 
+def _drive(ports: Mapping[str, Any], stimulus: Stimulus, source: np.random.PCG64, cycle: int,
+           values: dict[Any, np.ndarray]) -> None:
+    """Put what the input ports are in `cycle` into `values`."""
+    for name, port in ports.items():
+        if port["direction"] != "input":
+            continue
+        rule = stimulus.get(name, Every(1))
+        if isinstance(rule, Every):
+            if cycle == 0 or (rule.cycles and cycle % rule.cycles == 0):
+                for net in port["bits"]:
+                    values[net] = source.random_raw(WORDS)
+            continue
+        if isinstance(rule, Count):
+            rule = cycle % rule.below
+        elif isinstance(rule, Pulse):
+            rule = int(cycle % rule.cycles == 0)
+        for bit, net in enumerate(port["bits"]):
+            values[net] = np.full(WORDS, -(rule >> bit & 1)).astype(np.uint64)
+
+
 def _simulate(ports: Mapping[str, Any], order: list[Gate], flops: list[Gate],
-              held: Mapping[str, int], steady: Sequence[str]) -> dict[Any, float]:
+              stimulus: Stimulus) -> dict[Any, float]:
     """Return the mean number of changes a cycle of every net."""
     source = np.random.PCG64(0)  # raw draws: the same with every numpy
     ones = np.full(WORDS, ~np.uint64(0))
@@ -86,18 +125,12 @@ def _simulate(ports: Mapping[str, Any], order: list[Gate], flops: list[Gate],
              for gate in order for name, pin in gate.outputs]
     next_states = [(gate, compile_function(gate.cell.next_state)) for gate in flops]
     clocks = {gate.nets[gate.cell.clock] for gate in flops}
-    inputs = [(name, bit, net) for name, port in ports.items() if port["direction"] == "input"
-              for bit, net in enumerate(port["bits"]) if net not in clocks]
     for gate in flops:
         values[gate.cell.state, id(gate)] = source.random_raw(WORDS)
     changes: dict[Any, int] = {}
     for cycle in range(WARM_UP + CYCLES):
         before = dict(values)
-        for name, bit, net in inputs:
-            if name in held:
-                values[net] = ones if held[name] >> bit & 1 else ~ones
-            elif cycle == 0 or name not in steady:
-                values[net] = source.random_raw(WORDS)
+        _drive(ports, stimulus, source, cycle, values)
         for gate in flops:
             state = values[gate.cell.state, id(gate)]
             for name, pin in gate.outputs:

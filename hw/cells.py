@@ -1,4 +1,4 @@
-"""Standard cells: where the open liberty is, and files for Yosys made from a table of cell sizes."""
+"""Standard cells: where the open liberty is, and files for Yosys from a table of cell sizes."""
 
 import csv
 import os

@@ -6,8 +6,11 @@ from typing import Any
 
 from amaranth.lib import wiring
 
+from hw.activity import Count, Every, Pulse, Stimulus
+from hw.lut import Lut, TableRegister, unit_of
 from hw.pe import CONTROL, IntMac
 from hw.systolic import Column, Systolic
+from machine.lut import LutConfig
 from machine.systolic import SystolicConfig
 
 __all__ = ["DESIGNS", "Design"]
@@ -17,19 +20,16 @@ Parts = list[tuple[str, wiring.Component]]
 
 @dataclass(frozen=True)
 class Design:
-    """A kind of design.
+    """A kind of design, from parameters to components.
 
     `parts` returns modules by name, the top last; equal parts are emitted once and instantiated.
-    `held` are the ports that keep a value while energy is measured, the others are random in
-    every cycle; `steady` of them keep a random value. `work` says what one cycle then does.
+    `stimulus` is what the ports do in the cycles whose energy is measured; without it none is.
     """
 
     config: type
     parts: Callable[[Any], Parts]
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    held: Mapping[str, int] = field(default_factory=dict)
-    steady: tuple[str, ...] = ()
-    work: str = ""
+    stimulus: Callable[[Any], Stimulus] | None = None
 
 
 def _systolic(cfg: SystolicConfig) -> Parts:
@@ -37,12 +37,32 @@ def _systolic(cfg: SystolicConfig) -> Parts:
             ("systolic", Systolic(cfg, library="systolic"))]
 
 
-_ONE = {"rows": 1, "cols": 1}
-_MULTIPLY = CONTROL.const({"mac": 1}).as_value().value  # by the held weight, onto the sum from above
+def _pe_at_work(cfg: SystolicConfig) -> Stimulus:
+    """Multiply by the held weight and add to the sum from above, every cycle."""
+    multiply = CONTROL.const({"mac": 1}).as_value().value
+    return {"rst": 0, "en": 1, "control": multiply, "weight": Every(0)}
+
+
+def _unit_at_work(cfg: LutConfig) -> Stimulus:
+    """Look up or multiply every cycle; a new row comes when all planes of the last are through."""
+    planes = cfg.beats_of(cfg.w_bits)
+    return {"rst": 0, "look": 1, "add": 1, "first": 0, "plane": Count(planes),
+            "last": Pulse(planes), "row": Every(planes)}
+
+
+def _tables_at_work(cfg: LutConfig) -> Stimulus:
+    """Take a new row whenever the units are through with the last."""
+    planes = cfg.beats_of(cfg.w_bits)
+    return {"rst": 0, "load": Pulse(planes), "beat": Every(planes)}
+
 
 DESIGNS: dict[str, Design] = {
-    "pe": Design(
-        SystolicConfig, lambda cfg: [("pe", IntMac(cfg))], {**_ONE, "acc_rows": 0},
-        held={"rst": 0, "en": 1, "control": _MULTIPLY}, steady=("weight",), work="mac"),
+    "pe": Design(SystolicConfig, lambda cfg: [("pe", IntMac(cfg))],
+                 {"rows": 1, "cols": 1, "acc_rows": 0}, _pe_at_work),
     "systolic": Design(SystolicConfig, _systolic, {"rows": 8, "cols": 8}),
+    "lut_unit": Design(LutConfig, lambda cfg: [("lut_unit", unit_of(cfg)(cfg))], {}, _unit_at_work),
+    "lut_tables": Design(LutConfig, lambda cfg: [("lut_tables", TableRegister(cfg))], {},
+                         _tables_at_work),
+    "lut": Design(LutConfig, lambda cfg: [("lut_unit", unit_of(cfg)(cfg)),
+                                          ("lut", Lut(cfg, library="lut"))]),
 }

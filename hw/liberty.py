@@ -93,7 +93,8 @@ def _parse(text: str) -> dict[str, Any]:
     """Return the one group of `text`: attributes by name, and ``groups`` as (kind, name, body)."""
     tokens = _TOKEN.findall(re.sub(r"/\*.*?\*/|\\\n", " ", text, flags=re.DOTALL))
     top: dict[str, Any] = {"groups": []}
-    stack, line = [top], []
+    stack = [top]
+    line: list[str] = []
     for token in tokens:
         if token == "{":
             body: dict[str, Any] = {"groups": []}

@@ -21,9 +21,8 @@ from typing import Any
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from hw.activity import switching_energy_pj
+from hw.activity import Stimulus, switching_energy_pj
 from hw.cells import genlib, liberty, osu018_liberty, sky130_cells
-from hw.designs import Design
 
 __all__ = ["TARGETS", "Synthesis", "Target", "emit_rtlil", "rtlil_hash", "synthesise", "tool_of"]
 
@@ -51,7 +50,7 @@ class Synthesis:
     bram: int | None = None
     cells: int | None = None
     area_um2: float | None = None
-    delay_ps: float | None = None  # longest path of gates inside one part; flip-flops and wires apart
+    delay_ps: float | None = None  # longest path of gates in one part; no flip-flops, no wires
     fmax_mhz: float | None = None
     energy_pj: float | None = None  # switched by one cycle of the design's work
 
@@ -62,7 +61,7 @@ class Target:
 
     meaning: str
     commands: tuple[str, ...]
-    read: Callable[[Path, str, Design], dict[str, Any]]
+    read: Callable[[Path, str, Stimulus | None], dict[str, Any]]
     prepare: Callable[[Path], None] = lambda folder: None
     placed: bool = False
 
@@ -81,11 +80,11 @@ def rtlil_hash(texts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def synthesise(design: Design, texts: Sequence[str], top: str, target: str, *,
-               keep: Path | None = None) -> Synthesis:
+def synthesise(texts: Sequence[str], top: str, target: str, *,
+               stimulus: Stimulus | None = None, keep: Path | None = None) -> Synthesis:
     """Synthesise the modules `texts`, whose top module is `top`, for a target of `TARGETS`.
 
-    `keep` is an existing folder that gets what the tools read and wrote. Raises ``RuntimeError``
+    Energy is measured with a `stimulus` alone, where the target has any. `keep` is an existing folder that gets what the tools read and wrote. Raises ``RuntimeError``
     with the tool's error, ``FileNotFoundError`` where a liberty is missing, ``ImportError`` where
     a tool is.
     """
@@ -100,7 +99,7 @@ def synthesise(design: Design, texts: Sequence[str], top: str, target: str, *,
         if chosen.placed:
             log += _run(folder, "nextpnr-ecp5", NEXTPNR, "--json", "netlist.json",
                         "--report", "report.json", *PLACEMENT)
-        found = chosen.read(folder, log, design)
+        found = chosen.read(folder, log, stimulus)
         if keep is not None:
             (folder / "log.txt").write_text(log)
             shutil.copytree(folder, keep, dirs_exist_ok=True)
@@ -158,38 +157,38 @@ def _sum(counts: dict[str, int], pattern: str) -> int:
     return sum(count for kind, count in counts.items() if re.fullmatch(pattern, kind))
 
 
-def _read_ecp5(folder: Path, log: str, design: Design) -> dict[str, Any]:
+def _read_ecp5(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str, Any]:
     counts = _counts(folder)
     return {"lut": _sum(counts, "LUT4"), "ff": _sum(counts, "TRELLIS_FF"),
             "dsp": _sum(counts, "MULT18X18D"), "carry": _sum(counts, "CCU2C"),
             "bram": _sum(counts, "DP16KD")}
 
 
-def _read_placed(folder: Path, log: str, design: Design) -> dict[str, Any]:
+def _read_placed(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str, Any]:
     clocks = json.loads((folder / "report.json").read_text())["fmax"]
     slowest = min(clock["achieved"] for clock in clocks.values())
-    return {**_read_ecp5(folder, log, design), "fmax_mhz": round(slowest, 2)}
+    return {**_read_ecp5(folder, log, stimulus), "fmax_mhz": round(slowest, 2)}
 
 
-def _read_xilinx(folder: Path, log: str, design: Design) -> dict[str, Any]:
+def _read_xilinx(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str, Any]:
     counts = _counts(folder)
     return {"lut": _sum(counts, "LUT[1-6]"), "ff": _sum(counts, "FD[A-Z]+"),
             "dsp": _sum(counts, "DSP48E2"), "carry": _sum(counts, "CARRY[48]"),
             "bram": _sum(counts, "RAMB.*")}
 
 
-def _read_cells(folder: Path, log: str, design: Design) -> dict[str, Any]:
+def _read_cells(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str, Any]:
     stat = json.loads((folder / "stat.json").read_text())["design"]
     return {"cells": stat["num_cells"], "area_um2": round(stat["area"], 4)}
 
 
-def _read_osu018(folder: Path, log: str, design: Design) -> dict[str, Any]:
+def _read_osu018(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str, Any]:
     delays = [float(delay) for delay in re.findall(r"Delay = +([\d.]+) ps", log)]
-    found = {**_read_cells(folder, log, design), "delay_ps": max(delays) if delays else None}
-    if design.work:
+    found = {**_read_cells(folder, log, stimulus), "delay_ps": max(delays) if delays else None}
+    if stimulus is not None:
         netlist = json.loads((folder / "netlist.json").read_text())
-        found["energy_pj"] = switching_energy_pj(
-            netlist, (folder / "cells.lib").read_text(), held=design.held, steady=design.steady)
+        found["energy_pj"] = switching_energy_pj(netlist, (folder / "cells.lib").read_text(),
+                                                 stimulus)
     return found
 
 

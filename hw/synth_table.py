@@ -7,36 +7,43 @@ every row is. A row of a design, parameters and target alone asks to be filled i
 import dataclasses
 import sys
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from hw.activity import Stimulus
 from hw.designs import DESIGNS
 from hw.synth import emit_rtlil, rtlil_hash, synthesise, tool_of
 from machine.area import SOURCE, TABLE, AreaRow, area_rows, write_area_table
 from machine.load import configured
 
-__all__ = ["main", "modules", "present_hash", "synthesised"]
+__all__ = ["Emitted", "emitted", "main", "present_hash", "synthesised"]
+
+
+class Emitted(NamedTuple):
+    """A design as a synthesis takes it."""
+
+    top: str
+    texts: list[str]
+    stimulus: Stimulus | None
 
 
 @cache
-def modules(design: str, parameters: str) -> tuple[str, list[str]]:
-    """Return the top module's name and the RTLIL of all modules of a design of `DESIGNS`.
-
-    Raises `UserError` for parameters that its configuration refuses.
-    """
+def emitted(design: str, parameters: str) -> Emitted:
+    """Return a design of `DESIGNS`; raises `UserError` for parameters that it refuses."""
     kind = DESIGNS[design]
-    parts = kind.parts(configured(kind.config, kind.defaults, parameters.split(), design))
-    return parts[-1][0], emit_rtlil(parts)
+    cfg = configured(kind.config, kind.defaults, parameters.split(), design)
+    parts = kind.parts(cfg)
+    return Emitted(parts[-1][0], emit_rtlil(parts), kind.stimulus and kind.stimulus(cfg))
 
 
 def present_hash(row: AreaRow) -> str:
     """Return the hash of the RTLIL that the row's design has now."""
-    return rtlil_hash(modules(row.design, row.parameters)[1])
+    return rtlil_hash(emitted(row.design, row.parameters).texts)
 
 
 def synthesised(row: AreaRow, **options: Any) -> AreaRow:
     """Return `row` with what `hw.synth.synthesise` measures now; `options` go there."""
-    top, texts = modules(row.design, row.parameters)
-    found = synthesise(DESIGNS[row.design], texts, top, row.target, **options)
+    top, texts, stimulus = emitted(row.design, row.parameters)
+    found = synthesise(texts, top, row.target, stimulus=stimulus, **options)
     return dataclasses.replace(row, rtlil=rtlil_hash(texts), source=SOURCE,
                                **dataclasses.asdict(found))
 

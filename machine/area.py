@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 __all__ = ["TABLE", "AreaRow", "area_rows", "area_table", "write_area_table"]
 
@@ -42,9 +43,10 @@ def area_rows(text: str) -> list[AreaRow]:
     """Return the rows of the CSV `text`; numbers that are not there are None."""
     rows = []
     for row in csv.DictReader(text.splitlines()):
-        numbers = {name: kind(row[name]) if row[name] else None for name, kind in _NUMBERS.items()}
-        words = {name: value for name, value in row.items() if name not in _NUMBERS}
-        rows.append(AreaRow(**words, **numbers))
+        values: dict[str, Any] = dict(row)
+        for name, kind in _NUMBERS.items():
+            values[name] = kind(row[name]) if row[name] else None
+        rows.append(AreaRow(**values))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Numbers of one process node brought to another: Stillmaker and Baas, Integration 58 (2017), 74-81.
+"""Numbers of one process node at another: Stillmaker and Baas, Integration 58 (2017), 74-81.
 
 Read in the transcription wromaszkan/nodeScale @ a912c60 (its high-performance rows below 65 nm);
 its areas from 130 nm on equal a second transcription, its energies at 65 and 32 nm the correction

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hw.activity import switching_energy_pj
+from hw.activity import Every, switching_energy_pj
 from hw.liberty import compile_function, read_cells, supply_volts
 
 # One farad-volt world: 1 pF inputs, no internal energy but what a test gives, 2 V: 2 pJ an edge.
@@ -51,28 +51,28 @@ AND = netlist({"a": ("input", 2), "b": ("input", 3), "c": ("input", 4), "y": ("o
 def test_a_gate_switches_as_often_as_its_inputs_let_it():
     # Three inputs change every other cycle, 2 pJ each; the output with chance 2 * 1/8 * 7/8.
     want = 3 * 0.5 * 2 + 2 * 1 / 8 * 7 / 8 * PORT
-    assert switching_energy_pj(AND, PLAIN, held={}) == pytest.approx(want, rel=0.01)
+    assert switching_energy_pj(AND, PLAIN, {}) == pytest.approx(want, rel=0.01)
 
 
 def test_a_held_port_does_not_switch():
     want = 0.5 * 2 + 0.5 * PORT  # one input left, which the output follows
-    assert switching_energy_pj(AND, PLAIN, held={"b": 1, "c": 1}) == pytest.approx(want, rel=0.02)
-    assert switching_energy_pj(AND, PLAIN, held={"a": 0, "b": 1, "c": 1}) == 0
+    assert switching_energy_pj(AND, PLAIN, {"b": 1, "c": 1}) == pytest.approx(want, rel=0.02)
+    assert switching_energy_pj(AND, PLAIN, {"a": 0, "b": 1, "c": 1}) == 0
     want = 2 * 0.5 * 2
-    assert switching_energy_pj(AND, PLAIN, held={"a": 0}) == pytest.approx(want, rel=0.02)
+    assert switching_energy_pj(AND, PLAIN, {"a": 0}) == pytest.approx(want, rel=0.02)
 
 
 def test_a_steady_port_keeps_a_random_value():
-    assert switching_energy_pj(AND, PLAIN, held={}, steady=("a", "b", "c")) == 0
+    assert switching_energy_pj(AND, PLAIN, {"a": Every(0), "b": Every(0), "c": Every(0)}) == 0
     want = 0.5 * 2 + 1 / 4 * 0.5 * PORT  # where both steady ones are 1, the output follows
-    got = switching_energy_pj(AND, PLAIN, held={}, steady=("a", "b"))
+    got = switching_energy_pj(AND, PLAIN, {"a": Every(0), "b": Every(0)})
     assert got == pytest.approx(want, rel=0.03)
 
 
 def test_energy_inside_a_cell_is_that_of_its_load_and_slew():
     # Load 0.015 pF and slew 0.2 ns: the middle of both tables, (3 + 4) / 2 a transition.
     want = 0.5 * 2 + 0.5 * (PORT + 3.5)
-    got = switching_energy_pj(AND, LIBERTY % TABLE, held={"b": 1, "c": 1})
+    got = switching_energy_pj(AND, LIBERTY % TABLE, {"b": 1, "c": 1})
     assert got == pytest.approx(want, rel=0.02)
 
 
@@ -81,23 +81,23 @@ def test_a_clock_switches_twice_and_a_register_follows_a_cycle_later():
                        [("DFF", {"CLK": 2, "D": 3, "Q": 4})])
     clock = 2 * 0.5 * 3 * 4
     want = clock + 0.5 * 2 + 0.5 * PORT
-    assert switching_energy_pj(register, PLAIN, held={}) == pytest.approx(want, rel=0.01)
-    assert switching_energy_pj(register, PLAIN, held={"d": 1}) == pytest.approx(clock)
+    assert switching_energy_pj(register, PLAIN, {}) == pytest.approx(want, rel=0.01)
+    assert switching_energy_pj(register, PLAIN, {"d": 1}) == pytest.approx(clock)
 
 
 def test_a_register_fed_by_its_inverse_switches_every_cycle():
     divider = netlist({"clk": ("input", 2), "q": ("output", 3)},
                       [("DFF", {"CLK": 2, "D": 4, "Q": 3}), ("INV", {"A": 3, "Y": 4})])
     want = 2 * 0.5 * 3 * 4 + 2 + 2 + PORT  # clock, D, the inverter's input, the port
-    assert switching_energy_pj(divider, PLAIN, held={}) == pytest.approx(want, rel=1e-3)
+    assert switching_energy_pj(divider, PLAIN, {}) == pytest.approx(want, rel=1e-3)
 
 
 def test_an_unknown_cell_and_a_loop_are_refused():
     with pytest.raises(ValueError, match="^cell must be in the liberty, not 'NOR'$"):
-        switching_energy_pj(netlist({}, [("NOR", {"A": 2, "Y": 3})]), PLAIN, held={})
+        switching_energy_pj(netlist({}, [("NOR", {"A": 2, "Y": 3})]), PLAIN, {})
     with pytest.raises(ValueError, match="^gates must have no loop, not 2 in one$"):
         loop = [("INV", {"A": 2, "Y": 3}), ("INV", {"A": 3, "Y": 2})]
-        switching_energy_pj(netlist({}, loop), PLAIN, held={})
+        switching_energy_pj(netlist({}, loop), PLAIN, {})
 
 
 @pytest.mark.parametrize("function, want", [

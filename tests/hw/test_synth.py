@@ -8,15 +8,14 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.designs import DESIGNS, Design
+from hw.designs import DESIGNS
 from hw.synth import TARGETS, emit_rtlil, rtlil_hash, synthesise, tool_of
-from hw.synth_table import modules, present_hash, synthesised
+from hw.synth_table import emitted, present_hash, synthesised
 from machine.area import area_table
 from machine.errors import UserError
 
 CELLS = [pytest.param("osu018", marks=pytest.mark.osu018), "sky130"]
 FPGAS = ["ecp5", "ecp5-nodsp", "xcup", "xcup-nodsp"]
-PLAIN = Design(object, lambda cfg: [])
 
 
 class Registers(wiring.Component):
@@ -59,7 +58,7 @@ class Fields(wiring.Component):
 
 def found(component: wiring.Component, target: str, **options):
     texts = emit_rtlil([("top", component)])
-    return synthesise(PLAIN, texts, "top", target, **options)
+    return synthesise(texts, "top", target, **options)
 
 
 @pytest.mark.synth
@@ -98,7 +97,7 @@ def test_names_that_abc9_refuses_are_written_otherwise(target):
 @pytest.mark.synth
 def test_an_error_of_yosys_is_raised_and_ends_nothing_else():
     with pytest.raises(RuntimeError, match="^yosys failed: .*ERROR.*nonsense"):
-        synthesise(PLAIN, ["nonsense\n"], "top", "ecp5")
+        synthesise(["nonsense\n"], "top", "ecp5")
 
 
 @pytest.mark.synth
@@ -124,7 +123,7 @@ def test_a_missing_tool_is_an_import_error(monkeypatch):
 
 def test_a_design_refuses_parameters_that_its_configuration_refuses():
     with pytest.raises(UserError, match="^pe: a_bits must be from"):
-        modules("pe", "a_bits=99")
+        emitted("pe", "a_bits=99")
 
 
 ROWS = sorted(area_table().values(), key=lambda row: (row.design, row.parameters, row.target))

@@ -1,0 +1,1 @@
+"""Published results beside ours: one module and one TOML a paper."""
