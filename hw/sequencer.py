@@ -4,7 +4,7 @@ Two commands are in work: the loader's, whose weights enter, and the runner's, w
 do. Rows of sums are booked as slots, one a step.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -324,19 +324,25 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.loader = loader = Loader(self.cfg)
-        m.submodules.runner = runner = Runner(self.cfg)
-        m.submodules.slots = slots = Slots(self.cfg)
-        wiring.connect(m, wiring.flipped(self.i_commands), loader.i_commands)
-        m.d.comb += [part.step.eq(self.step) for part in (loader, runner, slots)]
+        loader, runner, slots = Loader(self.cfg), Runner(self.cfg), Slots(self.cfg)
+
+        # Without a step the registers hold and nothing is accepted. What would be decided does not
+        # depend on the step, which comes late from a register of a large fan-out.
+        held = EnableInserter(self.step)
+        m.submodules.loader, m.submodules.runner = held(loader), held(runner)
+        m.submodules.slots = held(slots)
+        m.d.comb += [part.step.eq(1) for part in (loader, runner, slots)]
 
         # Weights go to whichever of the two takes them; activations to the runner.
         m.d.comb += [
+            loader.i_commands.payload.eq(self.i_commands.payload),
+            loader.i_commands.valid.eq(self.i_commands.valid),
+            self.i_commands.ready.eq(self.step & loader.i_commands.ready),
             loader.weights_valid.eq(self.weights_valid),
             runner.weights_valid.eq(self.weights_valid),
-            self.weights_ready.eq(loader.weights_ready | runner.weights_ready),
+            self.weights_ready.eq(self.step & (loader.weights_ready | runner.weights_ready)),
             runner.acts_valid.eq(self.acts_valid),
-            self.acts_ready.eq(runner.acts_ready),
+            self.acts_ready.eq(self.step & runner.acts_ready),
         ]
 
         # From the loader to the runner, from the runner to the slots.

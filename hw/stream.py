@@ -39,20 +39,20 @@ class PairQueue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spare = Signal(self.width)
-        spare_full = Signal()
-        m.d.comb += self.i.ready.eq(~spare_full)
+        spare_free = Signal(init=1)  # no inverter behind: the sender may enable a whole array
+        m.d.comb += self.i.ready.eq(spare_free)
 
         # The head moves on when taken; what arrives while it cannot is spared.
         with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += spare_full.eq(0)
-            m.d.sync += self.o.valid.eq(spare_full | self.i.valid)
-            with m.If(spare_full):
+            m.d.sync += spare_free.eq(1)
+            m.d.sync += self.o.valid.eq(~spare_free | self.i.valid)
+            with m.If(~spare_free):
                 m.d.sync += self.o.payload.eq(spare)
             with m.Elif(self.i.valid):
                 m.d.sync += self.o.payload.eq(self.i.payload)
         with m.Elif(self.i.valid & self.i.ready):
             m.d.sync += spare.eq(self.i.payload)
-            m.d.sync += spare_full.eq(1)
+            m.d.sync += spare_free.eq(0)
         return m
 
 
