@@ -10,6 +10,7 @@ bound               as run, with ``run_job(job, only_bound=True)``
 report              `archsim.html_report.write_report`
 rtl                 `archsim.rtl.emit_block`
 synth               `archsim.rtl.synthesise_block`
+area                `archsim.area.area`
 reproduce           the functions of ``archsim.studies.<paper>.TABLES``
 list                `archsim.catalogue.catalogue`
 check               `archsim.catalogue.check_file`
@@ -288,6 +289,22 @@ def synth(
         tell(f"synthesising {block} for {target}")
         row = synthesise_block(block, target, set_ or (), output=output)
     _show(synthesis_dict(row) if as_json else synthesis_table(row), as_json)
+    return DONE
+
+
+@app.command()
+def area(
+    machine: Machine = "npu-hbm2",
+    node: Annotated[str, _number("--node", "process node in nm")] = "28",
+    set_: Overrides = None, as_json: AsJson = False,
+) -> int:
+    """Print the area of a machine's components from our synthesised gates; the rest is said."""
+    from archsim.area import area as areas
+    from archsim.area import area_report, area_tables
+    from machine.load import read_machine
+
+    rows = areas(read_machine(machine, set_ or ()), integer("--node", node))
+    _show(area_report(rows) if as_json else area_tables(rows), as_json)
     return DONE
 
 

@@ -1,6 +1,7 @@
 """Energy of a run: counts times sourced numbers, static and dynamic apart.
 
-DRAM commands and standby come from the machine's currents (`machine.dram`), everything else from
+DRAM commands and standby come from the machine's currents (`machine.dram`), multiply-accumulates of
+an array whose element was synthesised from that (`archsim.area`), everything else from
 ``machine/tables/energy.csv``, whose every row names its source. A component without a sourced
 number has no energy: its row says ``not modelled``, and no total counts it.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from archsim.area import NODE_NM, element_energy
 from archsim.lut import LOOKUP_BITS
 from archsim.result import SimResult
 from machine.buffer import BufferConfig
@@ -105,7 +107,7 @@ def _units(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterato
     wide = sum(w.macs(above_bits=8, up_to_bits=16) for w in work)
     rest = sum(w.macs(above_bits=16, up_to_bits=LOOKUP_BITS - 1) for w in work)
     looked_up = sum(w.macs(above_bits=LOOKUP_BITS - 1) for w in work)
-    yield _sourced(table["array", "mac of 8 bits"], "array", "dynamic", narrow)
+    yield _narrow_macs(result, table["array", "mac of 8 bits"], narrow)
     yield _sourced(table["array", "mac of 16 bits"], "array", "dynamic", wide)
     if rest:
         yield _absent("array", "mac above 16 bits", "dynamic", rest, "mac")
@@ -118,6 +120,16 @@ def _units(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterato
         sent = sum(w.moved_bytes(Opcode.SEND) for w in work)
         yield _sourced(table["link", "transfer"], "link", "dynamic", sent)
     yield _absent("sequencer", "issue", "dynamic", len(result.log), "instruction")
+
+
+def _narrow_macs(result: SimResult, row: TableRow, count: float) -> EnergyRow:
+    """Multiply-accumulates of up to 8 bits: by the machine's own element where it was measured."""
+    found = {element_energy(cfg) for cfg in result.machine.arrays}
+    own = found.pop() if len(found) == 1 else None
+    if own is None or row.node_nm != NODE_NM:
+        return _sourced(row, "array", "dynamic", count)
+    value_pj, source = own
+    return EnergyRow("array", row.operation, "dynamic", count, row.unit, count * value_pj, source)
 
 
 def _buffers(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterator[EnergyRow]:

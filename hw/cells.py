@@ -37,7 +37,8 @@ def osu018_liberty() -> Path:
 
     Raises ``FileNotFoundError`` with what to do where it is in neither.
     """
-    for root in (Path(os.environ.get("ARCHSIM_TOOLS", ".tools")) / "debian", Path("/")):
+    tools = os.environ.get("ARCHSIM_TOOLS") or Path(__file__).parents[1] / ".tools"
+    for root in (Path(tools) / "debian", Path("/")):
         path = root / _OSU018
         if path.exists():
             return path.resolve()

@@ -8,7 +8,7 @@ from amaranth.lib import wiring
 
 from hw.activity import Count, Every, Pulse, Stimulus
 from hw.lut import Lut, TableRegister, unit_of
-from hw.pe import CONTROL, IntMac
+from hw.pe import CONTROL, Element
 from hw.systolic import Column, Systolic
 from machine.lut import LutConfig
 from machine.systolic import SystolicConfig
@@ -33,7 +33,8 @@ class Design:
 
 
 def _systolic(cfg: SystolicConfig) -> Parts:
-    return [("systolic_intmac", IntMac(cfg)), ("systolic_column", Column(cfg, library="systolic")),
+    return [("systolic_element", Element(cfg)),
+            ("systolic_column", Column(cfg, library="systolic")),
             ("systolic", Systolic(cfg, library="systolic"))]
 
 
@@ -57,7 +58,7 @@ def _tables_at_work(cfg: LutConfig) -> Stimulus:
 
 
 DESIGNS: dict[str, Design] = {
-    "pe": Design(SystolicConfig, lambda cfg: [("pe", IntMac(cfg))],
+    "pe": Design(SystolicConfig, lambda cfg: [("pe", Element(cfg))],
                  {"rows": 1, "cols": 1, "acc_rows": 0}, _pe_at_work),
     "systolic": Design(SystolicConfig, _systolic, {"rows": 8, "cols": 8}),
     "lut_unit": Design(LutConfig, lambda cfg: [("lut_unit", unit_of(cfg)(cfg))], {}, _unit_at_work),

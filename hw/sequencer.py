@@ -178,11 +178,10 @@ class Runner(wiring.Component):
         with m.If(self.step & waits):
             m.d.sync += gap.eq(gap - 1)
 
-        # A beat enters unless its sums would meet those of a tile in front.
+        # A beat enters unless its sums would meet those of a tile in front. Whether it is the first
+        # and the last of its tile is known before: comparing takes half a cycle.
         first, last, ready, fire, end = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            first.eq(count == 0),
-            last.eq(count == Mux(is_os, command.k_last, command.m_last)),
             ready.eq(self.step & valid & ~waits & ~merging & (~self.busy | (is_os & ~last))),
             self.acts_ready.eq(ready & (~is_os | self.weights_valid)),
             self.weights_ready.eq(ready & is_os & self.acts_valid),
@@ -191,7 +190,9 @@ class Runner(wiring.Component):
             self.free.eq(~valid | end),
         ]
         with m.If(fire):
+            final = Mux(is_os, command.k_last, command.m_last)
             m.d.sync += [count.eq(count + 1), gap.eq(interval - 1)]
+            m.d.sync += [first.eq(0), last.eq(count + 1 == final)]
 
         # The tile ends with its last beat, or once its partial sums are merged.
         if merge > 0:
@@ -206,7 +207,9 @@ class Runner(wiring.Component):
             m.d.sync += valid.eq(0)
         with m.If(self.move):
             following = data.View(COMMAND, self.command)
+            final = Mux(_is_os(self.cfg, following), following.k_last, following.m_last)
             m.d.sync += [valid.eq(1), command.eq(self.command), count.eq(0)]
+            m.d.sync += [first.eq(1), last.eq(final == 0)]
             m.d.sync += self.used.eq(Cat(
                 _is_os(self.cfg, following) | (following.k_last >= element)
                 for element in range(self.cfg.rows)))

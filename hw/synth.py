@@ -84,8 +84,9 @@ def synthesise(texts: Sequence[str], top: str, target: str, *,
                stimulus: Stimulus | None = None, keep: Path | None = None) -> Synthesis:
     """Synthesise the modules `texts`, whose top module is `top`, for a target of `TARGETS`.
 
-    Energy is measured with a `stimulus` alone, where the target has any. `keep` is an existing folder that gets what the tools read and wrote. Raises ``RuntimeError``
-    with the tool's error, ``FileNotFoundError`` where a liberty is missing, ``ImportError`` where
+    Energy is measured with a `stimulus` alone, where the target has any. `keep` is an existing
+    folder that gets what the tools read and wrote. Raises ``RuntimeError`` with the tool's error,
+    ``FileNotFoundError`` where a liberty is missing, ``ImportError`` where
     a tool is.
     """
     chosen, tool = TARGETS[target], tool_of(target)

@@ -10,8 +10,9 @@ from importlib.resources import files
 from typing import Any
 
 from archsim.studies.tables import Study, measured
+from machine.area import area_table
 
-__all__ = ["TABLES", "ablation", "needed", "shapes", "weight_bits"]
+__all__ = ["TABLES", "ablation", "accumulators", "needed", "shapes", "weight_bits"]
 
 TARGETS = ("osu018", "sky130")
 ROWS = 2  # of every register of tables that was synthesised
@@ -70,9 +71,9 @@ def _ablation_notes(rows: list[dict[str, Any]], tolerance: float) -> list[str]:
     return [
         f"order of the densities: {order}; within {tolerance:.0%}: "
         + ("all" if not outside else f"all but {', '.join(outside)}"),
-        "The accumulators, the same in all, dilute every step: compare 32 with 16 bits. Our unit "
+        ("The accumulators, the same in all, dilute every step: compare 32 with 16 bits. Our unit "
         "folds negation into the carry of its adder, so eliminating the inverted index saves "
-        "little. The adders that make tables serve 64 columns, so moving them out saves little.",
+        "little. The adders that make tables serve 64 columns, so moving them out saves little."),
     ]
 
 
@@ -108,12 +109,12 @@ def _weight_bits(a_bits: int, target: str) -> Study:
                      "lut_over_mac_8": round(of["lut"] / widest, 3)})
     facts = _published()["weight_bits"]
     notes = [
-        f"lut up to: {_up_to(rows, 'lut_um2', 'mac_8_um2')} bits against a multiplier of 8-bit "
+        (f"lut up to: {_up_to(rows, 'lut_um2', 'mac_8_um2')} bits against a multiplier of 8-bit "
         f"weights, dequantised first (published, FP16: {facts['published_lut_up_to']}); "
-        f"{_up_to(rows, 'lut_um2', 'mac_um2')} against one of the weight's own bits",
-        f"add up to: {_up_to(rows, 'add_um2', 'mac_8_um2')} bits (published, FP16: "
+        f"{_up_to(rows, 'lut_um2', 'mac_um2')} against one of the weight's own bits"),
+        (f"add up to: {_up_to(rows, 'add_um2', 'mac_8_um2')} bits (published, FP16: "
         f"{facts['published_add_up_to']}); {_up_to(rows, 'add_um2', 'mac_um2')} against one of "
-        "the weight's own bits",
+        "the weight's own bits"),
         "Integer activations: a multiplier of floats is larger beside a table than these are.",
     ]
     return Study(f"Area at equal throughput, A{a_bits} integers, M2 N64 K4, {target}", rows, notes)
@@ -151,16 +152,41 @@ def _shapes(target: str) -> Study:
     least = min(rows, key=lambda row: row["area_um2"])
     chosen = facts["published"]
     notes = [
-        f"least area: M{least['m']} N{least['n']:g} K{least['k']} (published choice: "
-        f"M{chosen['m']} N{chosen['n']} K{chosen['k']})",
-        "W2 A8, exact tables. A number of columns that is not whole stands for arrays of the next "
+        (f"least area: M{least['m']} N{least['n']:g} K{least['k']} (published choice: "
+        f"M{chosen['m']} N{chosen['n']} K{chosen['k']})"),
+        ("W2 A8, exact tables. A number of columns that is not whole stands for arrays of the next "
         "sizes, scaled. Bits a cycle: planes of weights, and 8-bit activations every 2 cycles; "
-        "wires and the registers of weights, which the paper counts, are not in the area.",
+        "wires and the registers of weights, which the paper counts, are not in the area."),
     ]
     return Study(f"Area of M x N x K = {facts['product']}, {target}", rows, notes)
 
 
-TABLES = {"2": ablation, "weight-bits": weight_bits, "shapes": shapes}
+def accumulators() -> list[Study]:
+    """Return elements' areas by format and accumulator, a study for each library."""
+    return [_accumulators(target) for target in TARGETS]
+
+
+def _accumulators(target: str) -> Study:
+    rows, absent = [], []
+    elements = _published()["accumulators"]["elements"]
+    integer = _area(measured("pe", target, elements[0]["parameters"]))
+    for element in elements:
+        found = area_table().get(("pe", element["parameters"], target))
+        if found is None:
+            absent.append(element["name"])
+        size = None if found is None else _area(found)
+        rows.append({"element": element["name"], "area_um2": size,
+                     "over_int8": None if size is None else round(size / integer, 3)})
+    notes = ["published order: INT8 < FP8 Kulisch < FP8 FP32; ours: " + " < ".join(
+        row["element"] for row in sorted(rows[:3], key=lambda row: row["area_um2"] or 0.0)
+        if row["area_um2"] is not None)]
+    if absent:
+        notes.append(f"not measured: {', '.join(absent)}")
+    return Study(f"Multiply-accumulate elements by accumulator, {target}", rows, notes)
+
+
+TABLES = {"2": ablation, "weight-bits": weight_bits, "shapes": shapes,
+          "accumulators": accumulators}
 
 
 def needed() -> list[tuple[str, str]]:
@@ -173,7 +199,8 @@ def needed() -> list[tuple[str, str]]:
     for width, fmt in _WIDTHS.values():
         for kind in (f"tables.format={fmt}", "unit=mac", "unit=add"):
             asked += [("lut_unit", f"{width} {kind} w_bits={bits}") for bits in range(1, 9)]
-        asked += [("lut_tables", f"{width} tables.format={fmt}"), ("lut_tables", f"{width} unit=mac")]
+        asked += [("lut_tables", f"{width} {kind}")
+                  for kind in (f"tables.format={fmt}", "unit=mac")]
     for k, fmt in _published()["shapes"]["formats"].items():
         width = "" if k == "4" else f"k={k}"
         asked += [("lut_unit", f"{width} tables.format={fmt} w_bits=2"),

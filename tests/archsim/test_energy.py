@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from archsim.area import element_energy
 from archsim.energy import NOT_MODELLED, EnergyRow, energy, energy_table
 
 TEXT = """program t version 1
@@ -68,7 +69,9 @@ def test_derived_numbers_follow_from_their_source(component, operation, value):
 def test_dynamic_energy_is_count_times_number(rows, result):
     # 512 macs on each of two arrays, 512 with 16-bit activations on one.
     assert rows["array", "mac of 8 bits"].count == 1024
-    assert rows["array", "mac of 8 bits"].energy_pj == pytest.approx(1024 * 0.55992)
+    value_pj, source = element_energy(result.machine.arrays[0])
+    assert rows["array", "mac of 8 bits"].energy_pj == pytest.approx(1024 * value_pj)
+    assert rows["array", "mac of 8 bits"].source == source
     assert rows["array", "mac of 16 bits"].energy_pj == pytest.approx(512 * 1.679964)
     # Words of 64 bytes: activations 1 + 1 + 2, weights 3, the vector 4; written: dma 10, vector 4.
     assert rows["scratchpad", "read"].count == (4 + 3 + 4) * 64
@@ -78,6 +81,14 @@ def test_dynamic_energy_is_count_times_number(rows, result):
     assert rows["dram", "interface"].count == 640
     reads = 10 * result.machine.dram.read_pj
     assert rows["dram", "read"].energy_pj == pytest.approx(reads)
+
+
+def test_macs_of_an_element_that_was_not_measured_have_the_tables_energy(run, machine):
+    on = machine(arrays=2)
+    odd = replace(on, arrays=(replace(on.arrays[0], a_bits=7, w_bits=9),))
+    found = {row.operation: row for row in energy(run(TEXT, odd)) if row.component == "array"}
+    assert found["mac of 8 bits"].energy_pj == pytest.approx(1024 * 0.55992)
+    assert "mixpe_simulator" in found["mac of 8 bits"].source
 
 
 def test_static_energy_grows_with_time_and_size(rows, result):
