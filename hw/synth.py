@@ -86,8 +86,7 @@ def synthesise(texts: Sequence[str], top: str, target: str, *,
 
     Energy is measured with a `stimulus` alone, where the target has any. `keep` is an existing
     folder that gets what the tools read and wrote. Raises ``RuntimeError`` with the tool's error,
-    ``FileNotFoundError`` where a liberty is missing, ``ImportError`` where
-    a tool is.
+    ``FileNotFoundError`` where a liberty is missing, ``ImportError`` where a tool is.
     """
     chosen, tool = TARGETS[target], tool_of(target)
     with tempfile.TemporaryDirectory(prefix="synth-") as temporary:
@@ -180,6 +179,10 @@ def _read_xilinx(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str,
 
 def _read_cells(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str, Any]:
     stat = json.loads((folder / "stat.json").read_text())["design"]
+    unmapped = [kind for kind in stat["num_cells_by_type"]
+                if kind.startswith("$") and kind != "$scopeinfo"]
+    if unmapped:
+        raise RuntimeError(f"yosys left cells without an area: {', '.join(unmapped)}")
     return {"cells": stat["num_cells"], "area_um2": round(stat["area"], 4)}
 
 
