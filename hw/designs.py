@@ -29,7 +29,7 @@ class Design:
     config: type
     parts: Callable[[Any], Parts]
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    stimulus: Callable[[Any], Stimulus] | None = None
+    stimulus: Callable[[Any], Stimulus | None] | None = None
 
 
 def _systolic(cfg: SystolicConfig) -> Parts:
@@ -38,8 +38,14 @@ def _systolic(cfg: SystolicConfig) -> Parts:
             ("systolic", Systolic(cfg, library="systolic"))]
 
 
-def _pe_at_work(cfg: SystolicConfig) -> Stimulus:
-    """Multiply by the held weight and add to the sum from above, every cycle."""
+def _pe_at_work(cfg: SystolicConfig) -> Stimulus | None:
+    """Multiply by the held weight and add to the sum from above, every cycle.
+
+    None for an element that cannot every cycle, and for a masked one: random activations would
+    count in half of the cycles.
+    """
+    if cfg.pe.fixed.masked or cfg.initiation_interval_cycles != 1:
+        return None
     multiply = CONTROL.const({"mac": 1}).as_value().value
     return {"rst": 0, "en": 1, "control": multiply, "weight": Every(0)}
 
