@@ -301,8 +301,8 @@ WRONG_LINES = {
                                   "directory",
     "list formatz": "list must be one of blocks, formats, instructions, machines, models, "
                     "operations, not 'formatz'; did you mean 'formats'?",
-    "chek tiny": "command must be one of bound, check, diff-exec, doctor, list, report, rtl, run, not "
-                 "'chek'; did you mean 'check'?",
+    "chek tiny": "command must be one of area, bound, check, diff-exec, doctor, list, report, "
+                 "reproduce, rtl, run, synth, not 'chek'; did you mean 'check'?",
     "list --jsn": "list: option must be one of --help, --json, not '--jsn'; did you mean "
                   "'--json'?",
     "check": "check: files must be given",
