@@ -116,9 +116,13 @@ def test_a_permutation_inside_one_block_changes_no_error():
 
 
 def test_of_equal_channels_the_first_comes_first():
-    keys = np.array([[1], [3], [-3], [0], [5], [1]])
-    assert key_order(keys, 6, rope=False).tolist() == [[4, 1, 2, 0, 5, 3]]
-    assert key_order(keys, 6, rope=True).tolist() == [[1, 2, 0, 4, 5, 3]]
+    keys = np.array([[1], [3], [2], [9], [5], [-1]])
+    assert key_order(keys, 6, rope=False).tolist() == [[3, 4, 1, 2, 0, 5]]
+    assert key_order(keys, 6, rope=True).tolist() == [[0, 1, 2, 3, 4, 5]]
+    alike = np.resize([1, -1, 2], (40, 1))
+    twos = [*range(2, 40, 3)]
+    assert key_order(alike, 40, rope=False).tolist() == [
+        twos + [i for i in range(40) if i not in twos]]
 
 
 def test_the_transform_sorts_a_query_projection_by_the_keys():
