@@ -114,8 +114,7 @@ def _transfers(table, delay, interval, merge, commands_valid, acts_valid, weight
     state = np.zeros(4, np.int64)
     act = weight = 0  # beats that have entered
     moved, end = 0, -1  # the command in front: step in which it began to run, in which it ended
-    weights_open = slot_open = 0  # first step free for weights, for a row of sums
-    act_open = 0  # ... for activations
+    weights_open = slot_open = act_open = 0  # first step free for weights, a row of sums, a beat
 
     for tile in range(len(table)):
         os, m, k, emits = table[tile]

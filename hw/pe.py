@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from hw.pe_kinds import adder, multiplier
 from machine.systolic import SystolicConfig
 
-__all__ = ["CONTROL", "CONTROL_BITS", "Element", "Partials"]
+__all__ = ["CONTROL", "CONTROL_BITS", "Element", "OwnSum", "Partials", "Weights"]
 
 
 # What an element does in one step; it enters at column 0 and moves one column a step.
@@ -24,6 +24,90 @@ CONTROL = data.StructLayout({
     "hold": 1,  # keep the sum register, which waits for the rows below
 })
 CONTROL_BITS = CONTROL.size
+
+
+class Weights(wiring.Component):
+    """The weight registers of an element: one on its way (preload), one at work.
+
+    Members
+    -------
+    en : In(1)
+        Step: registers change only in a cycle with ``en``.
+    control : In(6)
+        `CONTROL` for the activations that are multiplied.
+    weight : In(weight_bits)
+        Weights from above.
+    next_weight : Out(weight_bits)
+        The preloaded weights.
+    factor : Out(weight_bits)
+        The weights to multiply by.
+    """
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        super().__init__({
+            "en": In(1),
+            "control": In(CONTROL_BITS),
+            "weight": In(cfg.weight_bits),
+            "next_weight": Out(cfg.weight_bits),
+            "factor": Out(cfg.weight_bits),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        control = data.View(CONTROL, self.control)
+        with m.If(self.en & control.load):
+            m.d.sync += self.next_weight.eq(self.weight)
+        if "ws" not in self.cfg.dataflows:
+            m.d.comb += self.factor.eq(self.weight)
+            return m
+        active = Signal(self.cfg.weight_bits)
+        held = Mux(control.first, self.next_weight, active)
+        with m.If(self.en & control.mac & ~control.os & control.first):
+            m.d.sync += active.eq(self.next_weight)
+        has_os = "os" in self.cfg.dataflows
+        m.d.comb += self.factor.eq(Mux(control.os, self.weight, held) if has_os else held)
+        return m
+
+
+class OwnSum(wiring.Component):
+    """The one sum of an output-stationary tile; in the place of `Partials`, with its ports.
+
+    Members
+    -------
+    en : In(1)
+        Step: registers change only in a cycle with ``en``.
+    add : In(6)
+        `CONTROL` of the product at the adder.
+    done : In(6)
+        `CONTROL` of the product that left the adder.
+    total : In(acc_bits)
+        What left the adder.
+    addend : Out(acc_bits)
+        What the product is added to.
+    merge : Out(1)
+        Zero.
+    other : Out(acc_bits)
+        Zero.
+    finish : Out(1)
+        ``total`` is the tile's.
+    """
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        super().__init__(Partials.ports(cfg))
+
+    def elaborate(self, platform):
+        m = Module()
+        add, done = data.View(CONTROL, self.add), data.View(CONTROL, self.done)
+        own = Signal(self.cfg.acc_bits)
+        with m.If(self.en & done.mac & done.os):
+            m.d.sync += own.eq(self.total)
+        m.d.comb += [
+            self.addend.eq(Mux(add.first, 0, own)),
+            self.finish.eq(done.mac & done.os & done.last),
+        ]
+        return m
 
 
 class Partials(wiring.Component):
@@ -52,9 +136,10 @@ class Partials(wiring.Component):
         ``total`` is the tile's.
     """
 
-    def __init__(self, cfg: SystolicConfig):
-        self.cfg = cfg
-        super().__init__({
+    @staticmethod
+    def ports(cfg: SystolicConfig) -> wiring.Signature:
+        """Return the signature of the sums of an element of `cfg`."""
+        return wiring.Signature({
             "en": In(1),
             "add": In(CONTROL_BITS),
             "done": In(CONTROL_BITS),
@@ -64,6 +149,10 @@ class Partials(wiring.Component):
             "other": Out(cfg.acc_bits),
             "finish": Out(1),
         })
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        super().__init__(self.ports(cfg))
 
     def elaborate(self, platform):
         m = Module()
@@ -170,27 +259,18 @@ class Element(wiring.Component):
         with m.If(self.en):
             m.d.sync += [self.next_control.eq(self.control), self.next_act.eq(self.act)]
 
-        # Weights: one on its way (preload), one at work.
-        preload, active = Signal(cfg.weight_bits), Signal(cfg.weight_bits)
-        factor = Signal(cfg.weight_bits)
-        held = Mux(control.first, preload, active)
-        m.d.comb += self.next_weight.eq(preload)
-        with m.If(self.en & control.load):
-            m.d.sync += preload.eq(self.weight)
-        if has_ws:
-            with m.If(self.en & control.mac & ~control.os & control.first):
-                m.d.sync += active.eq(preload)
-            m.d.comb += factor.eq(Mux(control.os, self.weight, held) if has_os else held)
-        else:
-            m.d.comb += factor.eq(self.weight)
+        # Weights.
+        m.submodules.weights = weights = Weights(cfg)
+        m.d.comb += [
+            weights.en.eq(self.en), weights.control.eq(self.control),
+            weights.weight.eq(self.weight), self.next_weight.eq(weights.next_weight),
+        ]
 
         # Multiply; the control goes beside, to the adder and to the sum register.
         m.submodules.multiplier = product = multiplier(cfg)
         m.d.comb += [
-            product.en.eq(self.en),
-            product.start.eq(control.mac),
-            product.act.eq(self.act),
-            product.weight.eq(factor),
+            product.en.eq(self.en), product.start.eq(control.mac),
+            product.act.eq(self.act), product.weight.eq(weights.factor),
         ]
         line = [control]
         for i in range(1, cfg.depth_cycles):
@@ -202,26 +282,16 @@ class Element(wiring.Component):
         # Add to the own sum or to the sum from above.
         m.submodules.adder = total = adder(cfg, cfg.pe.add_cycles)
         m.d.comb += [total.en.eq(self.en), total.product.eq(product.o)]
-        finish = done.mac & (~done.os | done.last)
-        if cfg.pe.partial_sums > 1:
-            m.submodules.partials = partials = Partials(cfg)
+        addend, finish = self.sum, done.mac & ~done.os
+        if has_os:
+            m.submodules.sums = sums = (Partials if cfg.pe.partial_sums > 1 else OwnSum)(cfg)
             m.d.comb += [
-                partials.en.eq(self.en),
-                partials.add.eq(add),
-                partials.done.eq(done),
-                partials.total.eq(total.o),
-                total.addend.eq(partials.addend),
-                total.merge.eq(partials.merge),
-                total.other.eq(partials.other),
+                sums.en.eq(self.en), sums.add.eq(add), sums.done.eq(done), sums.total.eq(total.o),
+                total.merge.eq(sums.merge), total.other.eq(sums.other),
             ]
-            finish = partials.finish
-        elif has_os:
-            own = Signal(cfg.acc_bits)
-            m.d.comb += total.addend.eq(Mux(add.os, Mux(add.first, 0, own), self.sum))
-            with m.If(self.en & done.mac & done.os):
-                m.d.sync += own.eq(total.o)
-        else:
-            m.d.comb += total.addend.eq(self.sum)
+            addend = Mux(add.os, sums.addend, self.sum) if has_ws else sums.addend
+            finish = sums.finish | finish
+        m.d.comb += total.addend.eq(addend)
 
         # The sum register takes what is complete, or shifts down.
         with m.If(self.en):

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from hw.pe import CONTROL, CONTROL_BITS
 from machine.systolic import COMMAND_BITS, COMMAND_FIELDS, SystolicConfig
 
-__all__ = ["Loader", "Runner", "Sequencer", "Slots", "slot_layout"]
+__all__ = ["Loader", "Pace", "Runner", "Sequencer", "Slots", "slot_layout"]
 
 COMMAND = data.FlexibleLayout(
     COMMAND_BITS, {name: data.Field(width, low) for name, low, width in COMMAND_FIELDS}
@@ -107,6 +107,51 @@ class Loader(wiring.Component):
         return m
 
 
+class Pace(wiring.Component):
+    """Keeps beats ``cfg.initiation_interval_cycles`` apart, and the end of an ``os`` tile.
+
+    Members
+    -------
+    step : In(1)
+        Registers change only in a cycle with ``step``.
+    fire : In(1)
+        A beat enters in this step; not while ``wait``.
+    last : In(1)
+        It is the last of an ``os`` tile.
+    wait : Out(1)
+        No beat may enter in this step.
+    end : Out(1)
+        The ``os`` tile's partial sums are merged in this step, ``merge_cycles`` after its last.
+    """
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        super().__init__({
+            "step": In(1), "fire": In(1), "last": In(1), "wait": Out(1), "end": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        interval, merge = self.cfg.initiation_interval_cycles, self.cfg.pe.merge_cycles
+        gap, merging = Signal(range(max(interval, merge, 2))), Signal()
+        m.d.comb += self.wait.eq((gap != 0) | merging)
+
+        # Count down from each beat; from the last one of an os tile to its merged sums.
+        with m.If(self.step & (gap != 0)):
+            m.d.sync += gap.eq(gap - 1)
+        with m.If(self.fire):
+            m.d.sync += gap.eq(interval - 1)
+        if merge == 0:
+            m.d.comb += self.end.eq(self.fire & self.last)
+        else:
+            m.d.comb += self.end.eq(self.step & merging & (gap == 0))
+            with m.If(self.fire & self.last):
+                m.d.sync += [gap.eq(merge - 1), merging.eq(1)]
+            with m.Elif(self.end):
+                m.d.sync += merging.eq(0)
+        return m
+
+
 class Runner(wiring.Component):
     """Holds the command whose activations enter, with weights beside them if ``os``.
 
@@ -166,23 +211,16 @@ class Runner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        interval, merge = self.cfg.initiation_interval_cycles, self.cfg.pe.merge_cycles
+        m.submodules.pace = pace = Pace(self.cfg)
         valid, count = Signal(), Signal(16)
         command = Signal(COMMAND)
         is_os = _is_os(self.cfg, command)
-
-        # Steps before the next beat may enter, or before partial sums are merged.
-        gap, merging = Signal(range(max(interval, merge, 2))), Signal()
-        waits = Signal()
-        m.d.comb += waits.eq(gap != 0)
-        with m.If(self.step & waits):
-            m.d.sync += gap.eq(gap - 1)
 
         # A beat enters unless its sums would meet those of a tile in front. Whether it is the first
         # and the last of its tile is known before: comparing takes half a cycle.
         first, last, ready, fire, end = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            ready.eq(self.step & valid & ~waits & ~merging & (~self.busy | (is_os & ~last))),
+            ready.eq(self.step & valid & ~pace.wait & (~self.busy | (is_os & ~last))),
             self.acts_ready.eq(ready & (~is_os | self.weights_valid)),
             self.weights_ready.eq(ready & is_os & self.acts_valid),
             fire.eq(self.acts_ready & self.acts_valid),
@@ -191,18 +229,13 @@ class Runner(wiring.Component):
         ]
         with m.If(fire):
             final = Mux(is_os, command.k_last, command.m_last)
-            m.d.sync += [count.eq(count + 1), gap.eq(interval - 1)]
-            m.d.sync += [first.eq(0), last.eq(count + 1 == final)]
+            m.d.sync += [count.eq(count + 1), first.eq(0), last.eq(count + 1 == final)]
 
         # The tile ends with its last beat, or once its partial sums are merged.
-        if merge > 0:
-            m.d.comb += end.eq(Mux(merging, self.step & ~waits, fire & last & ~is_os))
-            with m.If(fire & last & is_os):
-                m.d.sync += [gap.eq(merge - 1), merging.eq(1)]
-            with m.Elif(end):
-                m.d.sync += merging.eq(0)
-        else:
-            m.d.comb += end.eq(fire & last)
+        m.d.comb += [
+            pace.step.eq(self.step), pace.fire.eq(fire), pace.last.eq(last & is_os),
+            end.eq(Mux(is_os, pace.end, fire & last)),
+        ]
         with m.If(end):
             m.d.sync += valid.eq(0)
         with m.If(self.move):

@@ -18,6 +18,7 @@ from amaranth.hdl import (
     Mux,
     ResetSignal,
     Signal,
+    Value,
 )
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -236,6 +237,15 @@ class Collector(wiring.Component):
         return m
 
 
+def _counted(cfg: SystolicConfig, beat: Value, used: Value) -> Value:
+    """Return what the elements get of a `beat` of activations of which `used` elements count."""
+    words = []
+    for e in range(cfg.rows):
+        word = beat.word_select(e, cfg.act_bits) & used[e].replicate(cfg.act_bits)
+        words += [word, used[e].replicate(cfg.act_port_bits - cfg.act_bits)]
+    return Cat(words)
+
+
 class Systolic(wiring.Component):
     """Systolic array: multiplies tiles as commands say, in order.
 
@@ -305,15 +315,10 @@ class Systolic(wiring.Component):
         m.submodules.edge = edge = Edge(cfg)
         m.submodules.acts = acts = Skew(cfg.act_port_bits, tuple(reversed(range(cfg.rows))))
         m.submodules.weights = weights = Skew(cfg.weight_bits, tuple(range(cfg.cols)))
-        used = sequencer.used
-        elements = Cat(
-            Cat(self.i_acts.payload.word_select(e, cfg.act_bits) & used[e].replicate(cfg.act_bits),
-                used[e].replicate(cfg.act_port_bits - cfg.act_bits))
-            for e in range(cfg.rows))
         with m.If(step):
             m.d.sync += edge.control.eq(sequencer.control)
             m.d.sync += edge.hops.eq(sequencer.hops)
-            m.d.sync += acts.i.eq(elements)
+            m.d.sync += acts.i.eq(_counted(cfg, self.i_acts.payload, sequencer.used))
             m.d.sync += weights.i.eq(self.i_weights.payload)
 
         # The grid, and its sums straightened.
