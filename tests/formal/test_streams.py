@@ -1,9 +1,8 @@
 # amaranth: UnusedElaboratable=no
 """The queue and the delay lines: nothing is lost, made up, reordered or changed on the way.
 
-Mode: `prove`, so for any number of cycles and with a reset at any of them. Induction over 4 cycles
-for the queue and the control (their monitors name every register); property-directed reachability
-for the delay lines. The broken designs fail within 8 cycles.
+Mode: `prove` by property-directed reachability, so for any number of cycles and with a reset at any
+of them. The broken designs fail within 8 cycles.
 """
 
 import pytest
@@ -63,17 +62,12 @@ def test_the_queue_keeps_every_payload_in_order():
     assert prove(QueueHarness(PairQueue(WIDTH)), engine="abc pdr").status == "pass"
 
 
-def test_the_queue_keeps_its_payload_while_stalled_by_induction():
-    verdict = prove(QueueHarness(PairQueue(WIDTH)), depth=4)
-    assert verdict.status == "pass", verdict.reason
-
-
 @pytest.mark.parametrize("old, new", [
-    ("with m.Elif(self.i.valid & self.i.ready):", "with m.Elif(0):"),  # drops what it accepts
+    ("with m.Elif(self.i.valid & self.i.ready):", "with m.Elif(0):"),
     ("m.d.sync += spare.eq(self.i.payload)", "m.d.sync += self.o.payload.eq(self.i.payload)"),
-    ("m.d.sync += spare_full.eq(0)", "pass"),  # sends the spare again and again
-    ("with m.If(self.o.ready | ~self.o.valid):", "with m.If(1):"),  # does not wait
-])
+    ("m.d.sync += spare_full.eq(0)", "pass"),
+    ("with m.If(self.o.ready | ~self.o.valid):", "with m.If(1):"),
+], ids=["drops", "overtakes", "repeats", "waits not"])
 def test_a_broken_queue_is_seen(edited, old, new):
     dut = edited("hw.stream", old, new).PairQueue(WIDTH)
     assert prove(QueueHarness(dut), mode="bmc").status == "fail"
@@ -112,9 +106,10 @@ def test_each_lane_is_delayed_by_its_steps():
 
 
 @pytest.mark.parametrize("old, new", [
-    ("with m.If(self.step):\n                m.d.sync += line", "with m.If(1):\n                m.d.sync += line"),
+    ("m.d.sync += line.eq(Cat(source, line))", "m.d.sync += line.eq(Cat(source, 0))"),
     ("[self.width * delay :]", "[self.width * delay - 1 :]"),
-])
+    ("with m.If(self.step):\n                m.d.sync += line", "if 1:\n                m.d.sync += line"),
+], ids=["forgets", "early", "waits not"])
 def test_a_broken_delay_line_is_seen(edited, old, new):
     dut = edited("hw.skew", old, new).Skew(2, DELAYS)
     assert prove(SkewHarness(dut), mode="bmc").status == "fail"
@@ -164,7 +159,7 @@ def test_each_row_does_what_row_0_did_and_holds_its_sums():
     ("(hops != 0)", "(hops == 0)"),
     ("wait.eq(rows - 1 - row)", "wait.eq(rows - row)"),
     ("left.eq(hops - 1)", "left.eq(hops)"),
-])
+], ids=["wrong rows load", "waits longer", "one row short"])
 def test_broken_control_is_seen(edited, old, new):
     cfg = SystolicConfig(rows=ROWS, cols=1)
     dut = edited("hw.skew", old, new).Edge(cfg)
