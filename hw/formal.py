@@ -70,9 +70,9 @@ def prove(
 
     ``prove`` holds for any number of cycles: by induction over `depth` of them with smtbmc, by
     property-directed reachability with ``abc pdr``, which needs no `depth`. ``bmc`` holds for the
-    first `depth` cycles after reset. ``scorr`` merges equal registers first, for two designs that are
-    nearly the same. `modules` is RTLIL of what `harness` instantiates. Raises ``RuntimeError`` if a
-    tool fails.
+    first `depth` cycles after reset. ``scorr`` merges equal registers first, for two designs that
+    are nearly the same. `modules` is RTLIL of what `harness` instantiates. Raises ``RuntimeError``
+    if a tool fails.
     """
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)

@@ -44,6 +44,20 @@ opt_clean -purge
 write_rtlil mutated.il
 write_cxxrtl -g0 design.cc
 """
+# Added to the module of a netlist: whether two bits differ.
+WATCH = """  wire output 65535 \\differs
+  cell $xor $watch
+    parameter \\A_SIGNED 0
+    parameter \\B_SIGNED 0
+    parameter \\A_WIDTH 1
+    parameter \\B_WIDTH 1
+    parameter \\Y_WIDTH 1
+    connect \\A {one}
+    connect \\B {other}
+    connect \\Y \\differs
+  end
+end
+"""
 
 
 @dataclass(frozen=True)
@@ -209,20 +223,16 @@ def equivalent(
     the same. An empty text says that neither was proved.
     """
     one, other = _bits(simulation.netlist)[number]
-    watch = ("  wire output 65535 \\differs\n  cell $xor $watch\n"
-             + "".join(f"    parameter \\{side}_WIDTH 1\n" for side in "ABY")
-             + "    parameter \\A_SIGNED 0\n    parameter \\B_SIGNED 0\n"
-             + f"    connect \\A {one}\n    connect \\B {other}\n    connect \\Y \\differs\n  end\n")
-    watched = simulation.netlist.rstrip().removesuffix("end") + watch + "end\n"
-    proofs = {
-        "inert": (Inert(simulation, legal), watched),
-        "twins": (Twins(simulation, number, legal), simulation.netlist),
-    }
-    for how, (harness, modules) in proofs.items():
-        verdict = prove(harness, engine="abc scorr; pdr", timeout_s=timeout_s, modules=modules)
-        if verdict.status == "pass":
-            return how
-    return ""
+    watched = simulation.netlist.rstrip().removesuffix("end") + WATCH.format(one=one, other=other)
+    if _proved(Inert(simulation, legal), watched, timeout_s):
+        return "inert"
+    twins = _proved(Twins(simulation, number, legal), simulation.netlist, timeout_s)
+    return "twins" if twins else ""
+
+
+def _proved(harness: wiring.Component, modules: str, timeout_s: int) -> bool:
+    verdict = prove(harness, engine="abc scorr; pdr", timeout_s=timeout_s, modules=modules)
+    return verdict.status == "pass"
 
 
 def survivors(

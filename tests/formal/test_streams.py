@@ -108,7 +108,7 @@ def test_each_lane_is_delayed_by_its_steps():
 @pytest.mark.parametrize("old, new", [
     ("m.d.sync += line.eq(Cat(source, line))", "m.d.sync += line.eq(Cat(source, 0))"),
     ("[self.width * delay :]", "[self.width * delay - 1 :]"),
-    ("with m.If(self.step):\n                m.d.sync += line", "if 1:\n                m.d.sync += line"),
+    ("step):\n                m.d.sync += line.eq", "i[0]):\n                m.d.sync += line.eq"),
 ], ids=["forgets", "early", "waits not"])
 def test_a_broken_delay_line_is_seen(edited, old, new):
     dut = edited("hw.skew", old, new).Skew(2, DELAYS)

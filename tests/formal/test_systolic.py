@@ -10,17 +10,14 @@ in between.
 - Mode `prove`, by induction over 2 cycles: what is offered is kept while it waits, whatever enters.
 """
 
-import math
 import random
 
 import pytest
-from amaranth.hdl import Array, Assert, Assume, Cat, Const, Module, Mux, ResetSignal, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.hdl import Cat, Const, Signal, Value
 
 from archsim.systolic import transfers
 from hw.formal import prove
-from hw.properties import Kept
+from hw.properties import AnySchedule, KeptOutputs, Work
 from hw.systolic import Systolic
 from machine.pe import PeConfig
 from machine.systolic import COMMAND_BITS, SystolicConfig, Tile, pack_tile
@@ -65,82 +62,34 @@ def sums_of(cfg: SystolicConfig, work: list[Tile], acts: Signal, weights: Signal
     return sent
 
 
-class ArrayHarness(wiring.Component):
-    """The array with `work` to do, any data and any schedule."""
+def work_of(cfg: SystolicConfig, work: list[Tile], fixed: int | None = None) -> tuple[int, Work]:
+    """Return the bits of the data of `work`, and its beats as functions of them or of `fixed`."""
+    acts = cfg.act_beat_bits * sum(tile.act_beats for tile in work)
+    bits = acts + cfg.weight_beat_bits * sum(tile.weight_beats for tile in work)
 
-    def __init__(self, dut: Systolic, work: list[Tile], fixed: dict[str, int] | None = None):
-        self.fixed = fixed
-        self.dut = dut
-        self.cfg = dut.cfg
-        self.work = work
-        self.beats = {
-            "i_commands": (len(work), COMMAND_BITS),
-            "i_acts": (sum(tile.act_beats for tile in work), self.cfg.act_beat_bits),
-            "i_weights": (sum(tile.weight_beats for tile in work), self.cfg.weight_beat_bits),
+    def beats(data):
+        data = data if fixed is None else Const(fixed % (1 << bits), bits)
+        sums = sums_of(cfg, work, data[:acts], data[acts:])
+        enter = {
+            "i_commands": [Const(pack_tile(tile), COMMAND_BITS) for tile in work],
+            "i_acts": split(data[:acts], cfg.act_beat_bits),
+            "i_weights": split(data[acts:], cfg.weight_beat_bits),
         }
-        data = {name[2:]: In(math.prod(self.beats[name])) for name in ("i_acts", "i_weights")}
-        super().__init__({
-            **data,
-            "offer": In(len(self.beats)),
-            "noise": In(64),
-            "take": In(1),
-        })
+        return enter, {"o_sums": [Cat(total[:cfg.acc_bits] for total in row) for row in sums]}
 
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.dut = dut = self.dut
-        m.d.comb += Assume(~ResetSignal())
-
-        # The data are what they are in the first cycle; the commands are the tiles.
-        started = Signal()
-        m.d.sync += started.eq(1)
-        every = {"i_commands": Cat(Const(pack_tile(tile), COMMAND_BITS) for tile in self.work)}
-        for name, port in (("i_acts", self.acts), ("i_weights", self.weights)):
-            if self.fixed:
-                every[name] = Const(self.fixed[name], len(port))
-                continue
-            held = Signal(len(port), name=f"held_{name}")
-            every[name] = Signal(len(port), name=f"every_{name}")
-            m.d.comb += every[name].eq(Mux(started, held, port))
-            m.d.sync += held.eq(every[name])
-
-        # Each stream offers its next beat whenever it likes, and anything while it offers none.
-        moved = {}
-        for side, (name, (count, bits)) in enumerate(self.beats.items()):
-            port = getattr(dut, name)
-            moved[name] = at = Signal(range(count + 1), name=f"{name}_moved")
-            beats = Array(every[name].word_select(beat, bits) for beat in range(count))
-            m.d.comb += [
-                port.valid.eq(self.offer[side] & (at < count)),
-                port.payload.eq(Mux(port.valid, beats[at], self.noise)),
-            ]
-            m.d.sync += at.eq(at + (port.valid & port.ready))
-
-        # The sums are those of the data, in order; after the last beat they are all there.
-        want = sums_of(self.cfg, self.work, every["i_acts"], every["i_weights"])
-        taken, quiet = Signal(range(len(want) + 1)), Signal(range(32))
-        m.d.comb += dut.o_sums.ready.eq(self.take)
-        with m.If(dut.o_sums.valid):
-            m.d.comb += Assert(taken < len(want))
-            for row, sums in enumerate(want):
-                with m.If(taken == row):
-                    for col, total in enumerate(sums):
-                        got = dut.o_sums.payload.word_select(col, self.cfg.acc_bits)
-                        m.d.comb += Assert(got == total[:self.cfg.acc_bits])
-        m.d.sync += taken.eq(taken + (dut.o_sums.valid & dut.o_sums.ready))
-        entered = (moved["i_acts"] == self.beats["i_acts"][0])
-        with m.If(entered & self.take):
-            m.d.sync += quiet.eq(quiet + (quiet != 31))
-        with m.If(quiet > self.cfg.latency_cycles + self.cfg.rows):
-            m.d.comb += Assert(taken == len(want))
-        return m
+    return bits, beats
 
 
-def some_data(cfg: SystolicConfig, work: list[Tile]) -> dict[str, int]:
-    """Return numbers for every beat, any but different ones."""
-    draw = random.Random(cfg.rows * 10 + cfg.cols)
-    return {"i_acts": draw.getrandbits(cfg.act_beat_bits * sum(t.act_beats for t in work)),
-            "i_weights": draw.getrandbits(cfg.weight_beat_bits * sum(t.weight_beats for t in work))}
+def split(beats: Value, bits: int) -> list[Value]:
+    """Return `beats` cut into those of `bits`."""
+    return [beats[low : low + bits] for low in range(0, len(beats), bits)]
+
+
+def harness(cfg: SystolicConfig, dut: Systolic, fixed: int | None = None) -> AnySchedule:
+    return AnySchedule(dut, *work_of(cfg, tiles(cfg.rows), fixed), cfg.latency_cycles + cfg.rows)
+
+
+SOME = random.Random(1).getrandbits(200)  # different numbers in every beat
 
 
 def last_cycle(cfg: SystolicConfig) -> int:
@@ -160,44 +109,21 @@ BOUNDED = [
 
 @pytest.mark.parametrize("cfg, free, depth, waits", BOUNDED)
 def test_every_schedule_gives_the_sums_in_order(cfg, free, depth, waits):
-    work = tiles(cfg.rows)
     assert depth - 1 - last_cycle(cfg) == waits
-    harness = ArrayHarness(Systolic(cfg), work, None if free else some_data(cfg, work))
-    verdict = prove(harness, mode="bmc", depth=depth, engine="abc bmc3")
+    any_schedule = harness(cfg, Systolic(cfg), None if free else SOME)
+    verdict = prove(any_schedule, mode="bmc", depth=depth, engine="abc bmc3")
     assert verdict.status == "pass", verdict.reason
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cfg", [config(1, 1), config(2, 2)], ids=["1x1", "2x2"])
 def test_every_schedule_of_any_length_gives_the_sums_of_some_data(cfg):
-    work = tiles(cfg.rows)
-    harness = ArrayHarness(Systolic(cfg), work, some_data(cfg, work))
-    verdict = prove(harness, engine="abc pdr")
+    verdict = prove(harness(cfg, Systolic(cfg), SOME), engine="abc pdr")
     assert verdict.status == "pass", verdict.reason
 
 
-class KeptHarness(wiring.Component):
-    """The array with anything at its inputs."""
-
-    def __init__(self, dut: Systolic):
-        self.dut = dut
-        super().__init__(dut.signature)
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.dut = dut = self.dut
-        wiring.connect(m, wiring.flipped(self), dut)
-        m.submodules.kept = kept = Kept(dut.cfg.sum_beat_bits)
-        m.d.comb += [
-            kept.valid.eq(dut.o_sums.valid),
-            kept.ready.eq(dut.o_sums.ready),
-            kept.payload.eq(dut.o_sums.payload),
-        ]
-        return m
-
-
 def test_offered_sums_are_kept_while_they_wait():
-    verdict = prove(KeptHarness(Systolic(config(2, 2))), depth=2)
+    verdict = prove(KeptOutputs(Systolic(config(2, 2))), depth=2)
     assert verdict.status == "pass", verdict.reason
 
 
@@ -206,21 +132,19 @@ BROKEN = [
      "part.step.eq(1) for part in (edge, acts, weights, sums, collector)"),
     ("hw.systolic", "m.d.comb += write.addr.eq(slot.row)", "m.d.comb += write.addr.eq(0)"),
     ("hw.systolic", "step = queue.i.ready", "step = 1"),
-    ("hw.systolic", "added = Mux(slot.accumulate,", "added = Mux(slot.emit,"),
+    ("hw.systolic", "Mux(slot.accumulate, total.o", "Mux(slot.emit, total.o"),
 ]
 
 
 @pytest.mark.parametrize("module, old, new", BROKEN, ids=["moves on", "row 0", "waits not", "adds"])
 def test_a_broken_array_is_seen(edited, module, old, new):
     cfg = config(2, 1)
-    work = tiles(cfg.rows)
-    dut = edited(module, old, new).Systolic(cfg)
-    harness = ArrayHarness(dut, work, some_data(cfg, work))
-    assert prove(harness, mode="bmc", depth=18, engine="abc bmc3").status == "fail"
+    any_schedule = harness(cfg, edited(module, old, new).Systolic(cfg), SOME)
+    assert prove(any_schedule, mode="bmc", depth=18, engine="abc bmc3").status == "fail"
 
 
 def test_an_array_whose_queue_drops_is_seen(edited, monkeypatch):
     broken = edited("hw.stream", "with m.If(self.o.ready | ~self.o.valid):", "with m.If(1):")
     monkeypatch.setattr("hw.systolic.PairQueue", broken.PairQueue)
-    harness = KeptHarness(Systolic(config(2, 2)))
-    assert prove(harness, mode="bmc", depth=14, engine="abc bmc3").status == "fail"
+    kept = KeptOutputs(Systolic(config(2, 2)))
+    assert prove(kept, mode="bmc", depth=14, engine="abc bmc3").status == "fail"
