@@ -148,7 +148,8 @@ class AnySchedule(wiring.Component):
 
     Each stream offers its next payload, and takes the next one, in whatever cycles it likes; while
     it offers none its payload is anything. Asserts that what leaves is right and in order, and all
-    there once everything has entered and been taken long enough. There is no reset.
+    there once everything has entered and been taken long enough; and that something moves as long
+    as everything is offered and taken. There is no reset.
 
     Parameters
     ----------
@@ -159,7 +160,8 @@ class AnySchedule(wiring.Component):
     work : Work
         Payloads that enter and that must leave, as functions of the free bits.
     quiet_cycles : int
-        Cycles, counted while all is taken, after which everything that entered has left.
+        Cycles, counted while all is taken, after which everything that entered has left; and most
+        cycles in which nothing moves although everything is offered and taken.
 
     Members
     -------
@@ -195,7 +197,7 @@ class AnySchedule(wiring.Component):
         enter, leave = self.work(data)
 
         # What enters.
-        entered = Value.cast(1)
+        entered, moves = Value.cast(1), Value.cast(0)
         for offer, (name, payloads) in zip(self.offer, enter.items(), strict=True):
             port = getattr(dut, name)
             at = Signal(range(len(payloads) + 1), name=f"{name}_moved")
@@ -204,7 +206,7 @@ class AnySchedule(wiring.Component):
                 port.payload.eq(Mux(port.valid, Array(payloads)[at], self.noise)),
             ]
             m.d.sync += at.eq(at + (port.valid & port.ready))
-            entered &= at == len(payloads)
+            entered, moves = entered & (at == len(payloads)), moves | (port.valid & port.ready)
 
         # What leaves.
         left = Value.cast(1)
@@ -218,11 +220,15 @@ class AnySchedule(wiring.Component):
                     with m.If(at == number):
                         m.d.comb += Assert(port.payload == payload)
             m.d.sync += at.eq(at + (port.valid & port.ready))
-            left &= at == len(payloads)
+            left, moves = left & (at == len(payloads)), moves | (port.valid & port.ready)
 
-        # None is lost.
-        quiet = Signal(range(self.quiet_cycles + 1))
+        # None is lost, and nothing hangs.
+        quiet, idle = Signal(range(self.quiet_cycles + 1)), Signal(range(self.quiet_cycles + 1))
         with m.If(entered & self.take.all() & (quiet < self.quiet_cycles)):
             m.d.sync += quiet.eq(quiet + 1)
-        m.d.comb += Assert((quiet < self.quiet_cycles) | left)
+        with m.If(self.offer.all() & self.take.all() & ~moves & (idle < self.quiet_cycles)):
+            m.d.sync += idle.eq(idle + 1)
+        with m.Else():
+            m.d.sync += idle.eq(0)
+        m.d.comb += Assert((quiet < self.quiet_cycles) & (idle < self.quiet_cycles) | left)
         return m
