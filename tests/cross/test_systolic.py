@@ -117,9 +117,10 @@ def assert_same(what: str, got: np.ndarray, want: np.ndarray) -> None:
 
 
 def check(cfg: SystolicConfig, simulation: StreamSimulation, rng: np.random.Generator,
-          tiles: list[Tile], acts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Run `tiles` under a random schedule; hold RTL to golden and simulator; return the sums."""
-    times = schedule(rng, tiles)
+          tiles: list[Tile], acts: np.ndarray, weights: np.ndarray,
+          times: dict[str, np.ndarray] | None = None) -> np.ndarray:
+    """Run `tiles` under `times`, default random; hold RTL to golden and simulator; return sums."""
+    times = times or schedule(rng, tiles)
     words = payloads(cfg, tiles, acts, weights)
     log = simulation.run(
         {name: (words[name], times[f"{name[2:]}_valid"]) for name in words},
@@ -164,13 +165,30 @@ def check_random_cases(cfg: SystolicConfig, simulation: StreamSimulation, seed: 
         check(cfg, simulation, rng, tiles, acts, weights)
 
 
-def check_tiles(cfg: SystolicConfig, simulation: StreamSimulation, tiles: list[Tile],
-                seed: int = 0) -> None:
-    """Check `tiles` on random numbers."""
+def check_tiles(cfg: SystolicConfig, simulation: StreamSimulation, tiles: list[Tile], *,
+                seed: int = 0, slow_sums: bool = False) -> None:
+    """Check `tiles` on random numbers; `slow_sums`: only the sums wait, and hold all else up."""
     rng = np.random.default_rng([cfg.rows, cfg.cols, seed])
     acts = integers(rng, cfg.a_bits, (sum(t.act_beats for t in tiles), cfg.rows))
     weights = integers(rng, cfg.w_bits, (sum(t.weight_beats for t in tiles), cfg.cols))
-    check(cfg, simulation, rng, tiles, acts, weights)
+    times = schedule(rng, tiles)
+    if slow_sums:
+        times = {name: np.zeros_like(cycles) for name, cycles in times.items()}
+        times["sums_ready"] = np.cumsum(rng.integers(0, 9, len(times["sums_ready"])))
+    check(cfg, simulation, rng, tiles, acts, weights, times)
+
+
+def check_slow_sums(cfg: SystolicConfig, simulation: StreamSimulation, seeds: int) -> None:
+    """Check random commands whose sums are taken slowly, so that the array often stands still."""
+    for seed in range(seeds):
+        rng = np.random.default_rng([cfg.rows, cfg.cols, seed])
+        check_tiles(cfg, simulation, random_tiles(rng, cfg, 12), seed=seed, slow_sums=True)
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("cfg", CONFIGS, ids=name_of)
+def test_nothing_moves_while_two_rows_of_sums_wait(cfg, compiled):
+    check_slow_sums(cfg, compiled(cfg), 20)
 
 
 @pytest.mark.cxxrtl

@@ -1,0 +1,182 @@
+# amaranth: UnusedElaboratable=no
+"""Mutants of each block's netlist are killed by the block's own check, or equal to the block.
+
+The check of a block is that of its test in this folder: RTL equal to golden, and every cycle equal
+to the simulator's recurrence. A mutant that passes must be proved equal to the block for legal
+commands, or be listed in ``equal_mutants.toml`` with the argument why it is.
+"""
+
+import importlib.util
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from amaranth.hdl import Mux
+from amaranth.lib import data, wiring
+
+from hw.lut import COMMAND as LUT_COMMAND
+from hw.lut import Lut
+from hw.mutation import MutantSimulation, equivalent, survivors
+from hw.sequencer import COMMAND
+from hw.systolic import Systolic
+from machine.lut import MAX_TABLES, LutConfig, LutTile, TableConfig
+from machine.pe import PeConfig
+from machine.systolic import MAX_LENGTH, SystolicConfig, Tile
+
+HERE = Path(__file__).parent
+LISTED = tomllib.loads((HERE / "equal_mutants.toml").read_text())
+DRAWN = 110  # mutants of a block
+SAMPLE = 11  # every so many in CI
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block and what is known of it."""
+
+    tests: str  # the file that holds its check
+    component: Callable[[ModuleType], wiring.Component]
+    check: Callable[[ModuleType, MutantSimulation], None]  # raises if the block is not as it should
+    legal: Callable[[Any], Any]  # of its members: whether the command offered is legal
+
+
+ARRAY = SystolicConfig(rows=3, cols=2, a_bits=4, w_bits=3, acc_bits=9, acc_rows=8,
+                       pe=PeConfig(depth_cycles=2))
+TABLES = LutConfig(m=2, n=2, k=3, a_bits=4, w_bits=3, acc_bits=12,
+                   tables=TableConfig(format="int7", remapped=False, precomputed=False))
+
+LONGEST = [
+    Tile(dataflow="os", m=2, k=MAX_LENGTH),
+    Tile(dataflow="ws", m=MAX_LENGTH, k=2),
+    Tile(dataflow="os", m=1, k=0xA5A6),
+    Tile(dataflow="ws", m=0x5A5B, k=1),
+]
+
+
+def legal_tile(cfg: SystolicConfig, command: Any) -> Any:
+    """Return whether `command` is one of `cfg`: ``Tile.check``, as an expression."""
+    command = data.View(COMMAND, command)
+    short = Mux(command.dataflow, command.m_last, command.k_last)
+    stays = ~command.accumulate & command.emit
+    return (short < cfg.rows) & (stays | (command.acc_row + command.m_last < cfg.acc_rows))
+
+
+def legal_lookup(cfg: LutConfig, command: Any) -> Any:
+    """Return whether `command` is one of `cfg`: ``LutTile.check``, as an expression."""
+    command = data.View(LUT_COMMAND, command)
+    return (command.rows_last < cfg.m) & (command.planes_last < cfg.w_bits)
+
+
+def check_array(tests: ModuleType, simulation: MutantSimulation) -> None:
+    tests.check_random_cases(ARRAY, simulation, seed=0)
+    tests.check_slow_sums(ARRAY, simulation, 40)
+    tests.check_tiles(ARRAY, simulation, tests.LONGEST)
+
+
+def check_tables(tests: ModuleType, simulation: MutantSimulation) -> None:
+    tests.check_random_cases(TABLES, simulation, seed=0)
+    rng = np.random.default_rng(0)
+    for tables in (MAX_TABLES, 0xA5A6):
+        tiles = [LutTile(rows=1, tables=tables, planes=1)]
+        tests.check(TABLES, simulation, rng, tiles, *tests.random_beats(rng, TABLES, tiles))
+
+
+def check_tiles(tests: ModuleType, cfg: SystolicConfig, simulation: MutantSimulation,
+                tiles: list[Tile], seed: int, slow_sums: bool) -> None:
+    """Hold `tiles` to golden and the simulator; `slow_sums`: only the sums wait."""
+    rng = np.random.default_rng(seed)
+    acts = tests.codes(rng, cfg.act_format, (sum(tile.act_beats for tile in tiles),
+                                             cfg.rows * cfg.pe.k_lanes))
+    weights = tests.codes(rng, cfg.operand_format, (sum(tile.weight_beats for tile in tiles),
+                                                    cfg.cols * cfg.pe.k_lanes))
+    times = tests.schedule(rng, tiles)
+    if slow_sums:
+        times = {name: np.zeros_like(cycles) for name, cycles in times.items()}
+        times["sums_ready"] = np.cumsum(rng.integers(0, 9, len(times["sums_ready"])))
+    [(cycles, sums)] = tests.simulate(simulation, [(cfg, tiles, acts, weights, times)])
+    tests.assert_same("sums", sums, tests.run(cfg, tiles, acts, weights))
+    tests.assert_cycles("cycles", cycles, tests.transfers(cfg, tiles, **times))
+
+
+def element(kind: str, a_bits: int, w_bits: int, **pe: int) -> Block:
+    """Return the block of an array of one kind of element."""
+    cfg = SystolicConfig(rows=3, cols=2, a_bits=a_bits, w_bits=w_bits, acc_bits=12, acc_rows=16,
+                         pe=PeConfig(kind=kind, **pe))
+
+    def check(tests: ModuleType, simulation: MutantSimulation) -> None:
+        for seed in range(60):
+            tests.check(([cfg], simulation), seed)
+            tiles = tests.random_tiles(np.random.default_rng(seed), cfg) * 2
+            check_tiles(tests, cfg, simulation, tiles, seed, slow_sums=True)
+        check_tiles(tests, cfg, simulation, LONGEST, 0, slow_sums=False)
+
+    return Block("test_pe.py", lambda tests: tests.Arrays([cfg]), check,
+                 lambda ports: legal_tile(cfg, ports.i_commands_0.payload))
+
+
+BLOCKS = {
+    "systolic": Block("test_systolic.py", lambda _: Systolic(ARRAY), check_array,
+                      lambda ports: legal_tile(ARRAY, ports.i_commands.payload)),
+    "mixpe": element("mixpe", 4, 3),
+    "bit_serial": element("bit_serial", 3, 3),
+    "shift": element("shift", 3, 3),
+    "ternary": element("ternary", 4, 2, k_lanes=2),
+    "bipolar": element("bipolar", 2, 2, k_lanes=2),
+    "lut": Block("test_lut.py", lambda _: Lut(TABLES), check_tables,
+                 lambda ports: legal_lookup(TABLES, ports.i_commands.payload)),
+}
+
+
+def tests_of(block: Block) -> ModuleType:
+    """Return the module of the tests of `block`, which are no package that could be imported."""
+    spec = importlib.util.spec_from_file_location("block_tests", HERE / block.tests)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def found_alive(block: Block, drawn: int, every: int):
+    """Return the simulation of mutants of `block`, and those that its check does not kill."""
+    tests = tests_of(block)
+    simulation = MutantSimulation(block.component(tests), drawn, seed=1, every=every)
+
+    def holds(simulation: MutantSimulation) -> bool:
+        try:
+            block.check(tests, simulation)
+        except (AssertionError, TimeoutError, pytest.fail.Exception):
+            return False
+        return True
+
+    return simulation, survivors(simulation, holds)
+
+
+def unexplained(name: str, simulation: MutantSimulation, alive: list) -> list[str]:
+    """Return those `alive` that are not listed and not proved to be equal to the block."""
+    listed = LISTED.get(name, {})
+    return [mutant.change for mutant in alive if mutant.change not in listed
+            and not equivalent(simulation, mutant.number, BLOCKS[name].legal)]
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_sample_of_mutants_is_killed_or_equal(name):
+    simulation, alive = found_alive(BLOCKS[name], DRAWN, SAMPLE)
+    assert len(simulation.mutants) == DRAWN // SAMPLE
+    assert unexplained(name, simulation, alive) == []
+
+
+@pytest.mark.slow
+@pytest.mark.cxxrtl
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_mutants_are_killed_or_equal(name):
+    simulation, alive = found_alive(BLOCKS[name], DRAWN, 1)
+    assert len(simulation.mutants) >= 100
+    print(f"{name}: {len(simulation.mutants)} mutants, {len(alive)} alive")
+    assert unexplained(name, simulation, alive) == []
+    assert len(alive) <= 0.05 * len(simulation.mutants)
