@@ -76,7 +76,7 @@ class MutantSimulation(StreamSimulation):
     component : wiring.Component
         Not elaborated elsewhere.
     count : int
-        Mutants to draw. A small netlist has fewer, and gives all.
+        Mutants to draw. Of a netlist with fewer than about twice as many Yosys's draw does not end.
     seed : int
         Of the draw.
     every : int

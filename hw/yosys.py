@@ -13,16 +13,17 @@ __all__ = ["COMMAND", "run"]
 COMMAND = f"{sys.executable} -m hw.yosys"  # as sby calls it: ... -ql LOG SCRIPT
 
 
-def run(script: str, folder: Path | str) -> str:
+def run(script: str, folder: Path | str, *, timeout_s: int = 240) -> str:
     """Run the commands of `script` in `folder` and return Yosys's log.
 
-    Raises ``RuntimeError`` with Yosys's own line if a command fails.
+    Raises ``RuntimeError`` with Yosys's own line if a command fails, ``TimeoutExpired`` of
+    subprocess after `timeout_s`.
     """
     with tempfile.TemporaryDirectory() as work:
         log, commands = Path(work) / "log", Path(work) / "script.ys"
         commands.write_text(script)
         done = subprocess.run([sys.executable, "-m", "hw.yosys", "-ql", log, commands],
-                              cwd=folder, capture_output=True, text=True)
+                              cwd=folder, capture_output=True, text=True, timeout=timeout_s)
         text = log.read_text() if log.exists() else ""
     if done.returncode:
         lines = (done.stderr + text).splitlines()

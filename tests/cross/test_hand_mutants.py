@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 # The checks, in the copy: `tests` is the block's test module.
 CHECKS = {
     "test_systolic.py": """
-tests.MATMULS, tests.MIXES = 8, 8
-for cfg in (tests.CONFIGS[3], tests.CONFIGS[8]):
+tests.MATMULS, tests.MIXES = 24, 8
+for cfg in (tests.CONFIGS[5], tests.CONFIGS[8]):
     simulation = StreamSimulation(tests.Systolic(cfg))
     tests.check_random_cases(cfg, simulation, 0)
     tests.check_slow_sums(cfg, simulation, 4 if cfg.acc_rows else 0)
