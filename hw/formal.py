@@ -24,7 +24,8 @@ __all__ = ["Engine", "Mode", "Verdict", "prove"]
 
 Mode = Literal["prove", "bmc"]  # for every number of cycles, or for the first `depth` ones
 Engine = Literal["smtbmc z3", "abc pdr", "abc scorr; pdr", "abc bmc3"]
-STATUS = {"PASS": "pass", "FAIL": "fail", "UNKNOWN": "unknown", "TIMEOUT": "unknown"}
+Status = Literal["pass", "fail", "unknown"]
+STATUS: dict[str, Status] = {"PASS": "pass", "FAIL": "fail", "UNKNOWN": "unknown", "TIMEOUT": "unknown"}
 
 JOB = """[options]
 mode {mode}
@@ -53,7 +54,7 @@ harness.il
 class Verdict:
     """What a proof came to."""
 
-    status: Literal["pass", "fail", "unknown"]
+    status: Status
     reason: str  # the assertion that fails and the cycle, or why nothing is known; "" for a pass
 
 

@@ -96,7 +96,7 @@ class MutantSimulation(StreamSimulation):
         """Make the next runs those of mutant `number`, or of the component for 0."""
         self._selected.value = number
 
-    def _design(self, component, name, parts=()) -> str:
+    def _design(self, component: wiring.Component, name: str, parts: Any = ()) -> str:
         with tempfile.TemporaryDirectory() as work:
             folder = Path(work)
             (folder / "design.il").write_text(rtlil.convert(component, name=name, emit_src=False))

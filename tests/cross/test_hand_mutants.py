@@ -17,11 +17,16 @@ ROOT = Path(__file__).parents[2]
 # The checks, in the copy: `tests` is the block's test module.
 CHECKS = {
     "test_systolic.py": """
-tests.MATMULS, tests.MIXES = 24, 8
+tests.MATMULS, tests.MIXES = 8, 8
 for cfg in (tests.CONFIGS[5], tests.CONFIGS[8]):
     simulation = StreamSimulation(tests.Systolic(cfg))
     tests.check_random_cases(cfg, simulation, 0)
     tests.check_slow_sums(cfg, simulation, 4 if cfg.acc_rows else 0)
+cfg = tests.CONFIGS[5]  # sums of the lowest numbers wrap between tiles
+works = list(tests.matmul_tiles(cfg, 4, 4, 16, "ws"))
+beats = tests.lay_out(cfg, works, tests.np.full((4, 16), -16), tests.np.full((16, 4), -4))
+tests.check(cfg, StreamSimulation(tests.Systolic(cfg)), tests.np.random.default_rng(0),
+            [work.tile for work in works], *beats)
 """,
     "test_lut.py": """
 tests.MATMULS, tests.MIXES = 6, 6
