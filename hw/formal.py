@@ -25,7 +25,9 @@ __all__ = ["Engine", "Mode", "Verdict", "prove"]
 Mode = Literal["prove", "bmc"]  # for every number of cycles, or for the first `depth` ones
 Engine = Literal["smtbmc z3", "abc pdr", "abc scorr; pdr", "abc bmc3"]
 Status = Literal["pass", "fail", "unknown"]
-STATUS: dict[str, Status] = {"PASS": "pass", "FAIL": "fail", "UNKNOWN": "unknown", "TIMEOUT": "unknown"}
+STATUS: dict[str, Status] = {
+    "PASS": "pass", "FAIL": "fail", "UNKNOWN": "unknown", "TIMEOUT": "unknown",
+}
 
 JOB = """[options]
 mode {mode}
