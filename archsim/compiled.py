@@ -51,6 +51,7 @@ def cache_folder(sources: Path, base: str) -> str:
 
 
 _config: Any = numba.config  # its attributes are made at run time
+_njit: Any = njit  # its published types know neither signatures as lists nor all options
 _FOLDER = cache_folder(Path(__file__).parent, _config.CACHE_DIR)
 
 
@@ -73,7 +74,7 @@ def inlined(function: _Function) -> _Function:
     numba optimises a function anew in every one above it, so that the large ones, those that
     lead to the DRAM's, should have few above them.
     """
-    made: _Function = njit(inline="always")(function)
+    made: _Function = _njit(inline="always")(function)
     return made
 
 
@@ -83,7 +84,7 @@ def _compiled(function: _Function, **options: bool) -> _Function:
     arguments = [_type(hints[name]) for name in inspect.signature(function).parameters]
     before, _config.CACHE_DIR = _config.CACHE_DIR, _FOLDER
     try:
-        made: _Function = njit(result(*arguments), cache=True, **options)(function)
+        made: _Function = _njit(result(*arguments), cache=True, **options)(function)
     finally:
         _config.CACHE_DIR = before
     return made

@@ -15,6 +15,7 @@ from hw.float_divide import RootStart
 from hw.floats import decoded_shape
 from machine.floats import FloatConfig
 from machine.formats import FORMATS
+from machine.group import GroupConfig
 from machine.lut import LutConfig, TableConfig
 from machine.lut_table import TableQuantiserConfig, TableUnitConfig
 from machine.systolic import SystolicConfig
