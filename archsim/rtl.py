@@ -9,10 +9,11 @@ from archsim.vector import core_of
 from machine.area import AreaRow
 from machine.chip import Machine
 from machine.errors import UserError, must_be, unknown
+from machine.lut import LutConfig
 
 __all__ = ["BLOCKS", "emit_block", "synthesise_block"]
 
-BLOCKS = ("systolic", "vector")  # blocks of a machine that have RTL
+BLOCKS = ("lut", "systolic", "vector")  # blocks of a machine that have RTL
 WRAPPED = ("systolic",)  # those with an AXI shell
 
 
@@ -49,9 +50,15 @@ def emit_block(machine: Machine, block: str, directory: Path, *, wrap: str | Non
 
 def _emitter(machine: Machine, block: str, wrap: str | None) -> Callable[..., tuple[Path, ...]]:
     """Return what writes `block` of `machine` into a `directory`."""
-    from hw.verilog import emit_systolic, emit_vector
+    from hw.verilog import emit_lut, emit_systolic, emit_vector
 
     match block:
+        case "lut":
+            arrays = [array for array in machine.arrays if isinstance(array, LutConfig)]
+            if not arrays:
+                kinds = ", ".join(array.kind for array in machine.arrays)
+                raise must_be(f"arrays of {machine.name}", "of kind lut, one at least", kinds)
+            return partial(emit_lut, arrays[0])
         case "vector":
             return partial(emit_vector, core_of(machine.vectors[0]))
         case _:

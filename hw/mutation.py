@@ -33,6 +33,7 @@ flatten
 memory -nomap
 wreduce
 opt -full
+zinit
 splitcells
 opt_clean -purge
 write_rtlil design.il

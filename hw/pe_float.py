@@ -11,8 +11,8 @@ from hw.chain import Chain, Each, Wire
 from hw.float_add import Align, Sum, sum_shape
 from hw.float_multiply import Product, product_shape
 from hw.floats import Count, Decode, Encode, NumberShape, Shift, decoded_shape
-from hw.kulisch import FixedProduct
-from machine.floats import registers_after
+from hw.kulisch import FixedProduct, sum_layout
+from machine.floats import kulisch_bits, registers_after
 from machine.formats import Format
 
 __all__ = ["FloatProduct", "FloatSum", "factors_product"]
@@ -57,24 +57,31 @@ class FloatProduct(wiring.Component):
 
     def __init__(self, act: Format, weight: Format, registers: int, exact: bool = False,
                  shift_add: bool = False):
+        self.formats = act, weight
         self.registers = registers
-        if exact:
-            codes = data.StructLayout({"a": act.bits, "b": weight.bits})
-            self.stages: list[wiring.Component] = [Wire(codes), FixedProduct(act, weight)]
-        else:
-            a, b = Decode(act, True), Decode(weight, True)
-            self.stages = [Each({"a": a, "b": b}), Product(a.shape, b.shape, shift_add)]
+        self.exact = exact
+        self.shift_add = shift_add
+        made = (sum_layout(kulisch_bits(act, weight, 1)) if exact
+                else factors_product(act, weight).layout)
         super().__init__({
             "en": In(1),
             "start": In(1),
             "act": In(act.bits + 1),
             "weight": In(weight.bits),
-            "o": Out(self.stages[-1].signature.members["o"].shape.size),
+            "o": Out(made.size),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.chain = chain = Chain(self.stages, ((), (1,), (0, 1))[self.registers])
+        act, weight = self.formats
+        stages: list[wiring.Component]
+        if self.exact:
+            codes = data.StructLayout({"a": act.bits, "b": weight.bits})
+            stages = [Wire(codes), FixedProduct(act, weight)]
+        else:
+            a, b = Decode(act, True), Decode(weight, True)
+            stages = [Each({"a": a, "b": b}), Product(a.shape, b.shape, self.shift_add)]
+        m.submodules.chain = chain = Chain(stages, ((), (1,), (0, 1))[self.registers])
         counts = self.act[-1]
         m.d.comb += [
             chain.en.eq(self.en),

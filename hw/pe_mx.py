@@ -183,8 +183,8 @@ class BlockProduct(wiring.Component):
     """
 
     def __init__(self, act_block: Format, weight_block: Format, lanes: int, registers: int):
-        act, weight = act_block, weight_block
-        self.stages = [BlockSum(act, weight, lanes), BlockNumber(act, weight, lanes)]
+        act, weight = self.act_block, self.weight_block = act_block, weight_block
+        self.lanes = lanes
         self.registers = registers
         scale_bits = FORMATS[act.scale].bits
         super().__init__({
@@ -197,7 +197,9 @@ class BlockProduct(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.chain = chain = Chain(self.stages, ((), (1,), (0, 1))[self.registers])
+        act, weight, lanes = self.act_block, self.weight_block, self.lanes
+        stages = [BlockSum(act, weight, lanes), BlockNumber(act, weight, lanes)]
+        m.submodules.chain = chain = Chain(stages, ((), (1,), (0, 1))[self.registers])
         counts = self.act[-1]
         a, b = Value.cast(chain.i.a), Value.cast(chain.i.b)
         m.d.comb += [

@@ -250,11 +250,8 @@ class Runner(wiring.Component):
         # What row 0 does with the beat, and the rows of sums that come of it.
         control = data.View(CONTROL, self.control)
         m.d.comb += [
-            control.mac.eq(fire),
-            control.os.eq(is_os),
-            control.first.eq(first),
-            control.last.eq(last),
-            control.load.eq(fire & is_os),
+            control.mac.eq(fire), control.os.eq(is_os), control.load.eq(fire & is_os),
+            control.first.eq(first), control.last.eq(last),
             self.slot.valid.eq(Mux(is_os, end, fire)),
             self.slot.accumulate.eq(command.accumulate),
             self.slot.emit.eq(command.emit),

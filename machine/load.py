@@ -186,7 +186,9 @@ def _options(kind: Any) -> tuple[Any, ...]:
 def _sentence(error: ValidationError, where: str, path: list[str]) -> str:
     """Turn the first of pydantic's findings into our one sentence."""
     found = error.errors()[0]
-    key = ".".join([*path, *(str(part) for part in found["loc"])])
+    # Of a field of several kinds pydantic names the kind as well, by its class.
+    loc = [str(part) for part in found["loc"] if not str(part).endswith("Config")]
+    key = ".".join([*path, *loc])
     match found["type"]:
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return f"{where}: {key} must be given"

@@ -18,8 +18,8 @@ __all__ = []
 
 # The same examples in every run, so that a change alone can turn a test red. Others are drawn with
 # HYPOTHESIS_PROFILE=random.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("random")
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # Threads of numpy's BLAS wait on each other where several workers share the cores: measured, ten

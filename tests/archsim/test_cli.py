@@ -292,8 +292,8 @@ WRONG_LINES = {
                                           "not 9",
     "diff-exec {gemm} --seed -1": "--seed must be at least 0, not -1",
     "rtl": "rtl: --output must be given",
-    "rtl -o {tmp}/v --block systolik": "--block must be one of systolic, vector, not 'systolik'; "
-                                       "did you mean 'systolic'?",
+    "rtl -o {tmp}/v --block systolik": "--block must be one of lut, systolic, vector, not "
+                                       "'systolik'; did you mean 'systolic'?",
     "rtl -o {tmp}/v --wrap axi4": "--wrap must be one of axi, not 'axi4'; did you mean 'axi'?",
     "rtl -o /dev/null/v": "/dev/null/v: --output must be a directory that can be written: Not a "
                           "directory",

@@ -13,10 +13,12 @@ from machine.load import read_machine
 TINY = read_machine("tiny")
 
 
-@pytest.mark.parametrize("block, wrap", [("systolic", None), ("systolic", "axi"),
-                                         ("vector", None)])
-def test_block_is_verilog_and_a_json_of_its_ports(tmp_path, block, wrap):
-    verilog, record = emit_block(TINY, block, tmp_path / "v", wrap=wrap)
+@pytest.mark.parametrize("machine, block, wrap", [
+    ("tiny", "systolic", None), ("tiny", "systolic", "axi"), ("tiny", "vector", None),
+    ("tiny-lut", "lut", None),
+])
+def test_block_is_verilog_and_a_json_of_its_ports(tmp_path, machine, block, wrap):
+    verilog, record = emit_block(read_machine(machine), block, tmp_path / "v", wrap=wrap)
     assert [verilog.name, record.name] == [f"{block}.v", f"{block}.json"]
     assert sorted((tmp_path / "v").iterdir()) == [record, verilog]
     described = json.loads(record.read_text())
@@ -46,12 +48,16 @@ def test_interrupt_leaves_no_file(tmp_path, monkeypatch):
 
 
 def test_block_without_rtl_and_unknown_wrap_are_refused(tmp_path):
-    assert BLOCKS == ("systolic", "vector")
-    with pytest.raises(UserError, match="^--block must be one of systolic, vector, not 'dram'$"):
+    assert BLOCKS == ("lut", "systolic", "vector")
+    with pytest.raises(UserError,
+                       match="^--block must be one of lut, systolic, vector, not 'dram'$"):
         emit_block(TINY, "dram", tmp_path / "v")
     with pytest.raises(UserError,
                        match="^--block with --wrap axi must be one of systolic, not 'vector'$"):
         emit_block(TINY, "vector", tmp_path / "v", wrap="axi")
+    with pytest.raises(UserError, match="^lut: arrays of tiny must be of kind lut, one at least, "
+                                        "not 'systolic'$"):
+        emit_block(TINY, "lut", tmp_path / "v")
     odd = replace(TINY, vectors=(replace(TINY.vectors[0], lanes=6),))
     with pytest.raises(UserError,
                        match="^vector: lanes must be a power of two from 2 to 128, not 6$"):

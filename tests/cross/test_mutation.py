@@ -133,7 +133,7 @@ BLOCKS = {
 }
 
 
-def tests_of(block: Block) -> ModuleType:
+def module_of(block: Block) -> ModuleType:
     """Return the module of the tests of `block`, which are no package that could be imported."""
     spec = importlib.util.spec_from_file_location("block_tests", HERE / block.tests)
     assert spec and spec.loader
@@ -144,7 +144,7 @@ def tests_of(block: Block) -> ModuleType:
 
 def found_alive(block: Block, drawn: int, every: int):
     """Return the simulation of mutants of `block`, and those that its check does not kill."""
-    tests = tests_of(block)
+    tests = module_of(block)
     simulation = MutantSimulation(block.component(tests), drawn, seed=1, every=every)
 
     def holds(simulation: MutantSimulation) -> bool:

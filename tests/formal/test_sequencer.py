@@ -165,8 +165,8 @@ def test_every_command_gets_its_beats_and_no_other():
 
 
 @pytest.mark.parametrize("old, new", [
-    ("self.free.eq(~valid | (fire & last))", "self.free.eq(~valid | fire)"),
-    ("ready.eq(self.step & valid & (~self.busy | (is_os & ~last)))", "ready.eq(self.step & valid)"),
+    ("self.free.eq(~valid | end)", "self.free.eq(~valid | fire)"),
+    ("~pace.wait & (~self.busy | (is_os & ~last))", "~pace.wait"),
     ("left.eq(now_left - 1)", "left.eq(now_left - 2)"),
     ("further.row.eq(self.slot.row + 1)", "further.row.eq(self.slot.row)"),
     ("last.eq(count == command.k_last)", "last.eq(count == 0)"),

@@ -65,7 +65,7 @@ def test_the_queue_keeps_every_payload_in_order():
 @pytest.mark.parametrize("old, new", [
     ("with m.Elif(self.i.valid & self.i.ready):", "with m.Elif(0):"),
     ("m.d.sync += spare.eq(self.i.payload)", "m.d.sync += self.o.payload.eq(self.i.payload)"),
-    ("m.d.sync += spare_full.eq(0)", "pass"),
+    ("m.d.sync += spare_free.eq(1)", "pass"),
     ("with m.If(self.o.ready | ~self.o.valid):", "with m.If(1):"),
 ], ids=["drops", "overtakes", "repeats", "waits not"])
 def test_a_broken_queue_is_seen(edited, old, new):
@@ -157,7 +157,7 @@ def test_each_row_does_what_row_0_did_and_holds_its_sums():
 
 @pytest.mark.parametrize("old, new", [
     ("(hops != 0)", "(hops == 0)"),
-    ("wait.eq(rows - 1 - row)", "wait.eq(rows - row)"),
+    ("wait.eq(rows - 1 - row + merge)", "wait.eq(rows - row + merge)"),
     ("left.eq(hops - 1)", "left.eq(hops)"),
 ], ids=["wrong rows load", "waits longer", "one row short"])
 def test_broken_control_is_seen(edited, old, new):

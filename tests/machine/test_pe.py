@@ -106,9 +106,9 @@ def test_limits_are_the_ends_of_the_format(name, low, high):
     assert limits(FORMATS[name]) == (low, high)
 
 
-def test_every_kind_has_an_array_with_nothing_but_its_name_and_bits():
+def test_every_kind_of_integers_has_an_array_with_nothing_but_its_name_and_bits():
     bits = {"ternary": (8, 2), "shift": (8, 4), "bipolar": (2, 2)}
-    for kind in PE_KINDS:
+    for kind in (kind for kind in PE_KINDS if kind not in ("float_mac", "float_shift_add", "mx")):
         a_bits, w_bits = bits.get(kind, (8, 8))
         cfg = SystolicConfig(rows=2, cols=2, a_bits=a_bits, w_bits=w_bits, pe=PeConfig(kind=kind))
         assert cfg.act_format.kind in PE_KINDS[kind].act_kinds
