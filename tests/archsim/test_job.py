@@ -101,6 +101,18 @@ def test_an_array_is_rtl_where_its_elements_take_int8(overrides, fidelity):
     assert outcome.result.ticks >= outcome.bound.ticks
 
 
+def test_an_array_of_floats_is_not_rtl_whose_sums_golden_orders_otherwise():
+    changes = ("a_bits=16", "w_bits=16", "pe.kind='float_mac'", "pe.a_format='float16'",
+               "pe.w_format='float16'", "pe.acc_format='float32'")
+    job = prepare_program(PROGRAMS / "gemm_tiny.prog", "tiny",
+                          overrides=[f"arrays.0.{change}" for change in changes])
+    floats = tuple(replace(operand, format="float16") if operand.format == "int8" else operand
+                   for operand in job.program.operands)
+    of_floats = replace(job, program=replace(job.program, operands=floats))
+    assert of_floats.machine.fidelities["arrays.0"] == "rtl"
+    assert of_floats.fidelities["arrays.0"] == "analytic"
+
+
 def test_a_vector_unit_is_rtl_only_where_its_rtl_takes_the_formats():
     job = prepare_model("gpt2", "npu-hbm2", make_phase("decode", 1, 1, 16),
                         overrides=["vectors.0.fidelity='rtl'", "vectors.0.row_elements=4096"])
