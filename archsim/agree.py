@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from archsim.diff_exec import Difference, first_difference
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from archsim.job import launch_table, read_program
 from archsim.log import InstructionLog
 from archsim.random_data import random_tensors

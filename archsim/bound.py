@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from archsim.answers import Answers
-from archsim.cells import ENDED
-from archsim.work import Work
+from archsim.engine.answers import Answers
+from archsim.engine.cells import ENDED
+from archsim.engine.work import Work
 from machine.buffer import BufferConfig
 from machine.chip import Machine
 from machine.opcodes import Opcode
@@ -55,7 +55,7 @@ def work_of(
 ) -> list[Work]:
     """Return what every chip does in `program`, by walking its queues without time."""
     # Imported where it is needed: it takes seconds to compile the first time.
-    from archsim.counting import count_work
+    from archsim.engine.counting import count_work
 
     answers = Answers(program, machine, launch or Launch(), values or {})
     for stream in answers.lowered.stream_places:

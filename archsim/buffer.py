@@ -11,8 +11,8 @@ cycles: while the set of active clients stays the same, the grants repeat with a
 time is in cycles. The jobs of a client follow each other; each is a number of words, for `who`.
 """
 
-from archsim import cells as c
-from archsim.compiled import Flat, compiled, entry
+from archsim.engine import cells as c
+from archsim.engine.compiled import Flat, compiled, entry
 
 __all__ = ["advance", "next_finish", "request", "words"]
 

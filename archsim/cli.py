@@ -4,10 +4,10 @@
 command             the same from Python
 ==================  ============================================================================
 run                 `archsim.job.prepare_model` or `prepare_program`, then `archsim.job.run_job`,
-                    and `archsim.results.write_results` for a directory
+                    and `archsim.output.results.write_results` for a directory
 run --text          `archsim.text.run_text`
 bound               as run, with ``run_job(job, only_bound=True)``
-report              `archsim.html_report.write_report`
+report              `archsim.output.html_report.write_report`
 rtl                 `archsim.rtl.emit_block`
 synth               `archsim.rtl.synthesise_block`
 area                `archsim.area.area`
@@ -164,8 +164,8 @@ def run(
     seed: Seed = "0", as_json: AsJson = False,
 ) -> int:
     """Simulate a model's phase, a text on a real model, or a program."""
-    from archsim.report import outcome_json, outcome_table
-    from archsim.results import check_output, write_results
+    from archsim.output.report import outcome_json, outcome_table
+    from archsim.output.results import check_output, write_results
     from mapping.fit import DoesNotFit
 
     if output is not None:
@@ -194,8 +194,8 @@ def _run_text(
     overrides: list[str] | None, output: Path | None, as_json: bool,
 ) -> int:
     """Run the sentences of `text` through a real encoder."""
+    from archsim.output.text_report import text_table
     from archsim.text import run_text
-    from archsim.text_report import text_table
 
     if model is None or program is not None:
         raise UserError("--text must come with --model, the folder of a real model")
@@ -215,7 +215,7 @@ def bound(
     as_json: AsJson = False,
 ) -> int:
     """Print the least time the machine's peaks allow, and which resource sets it."""
-    from archsim.report import bound_table, outcome_json
+    from archsim.output.report import bound_table, outcome_json
     from mapping.fit import DoesNotFit
 
     asked = _Asked(machine=machine, model=model, phase=phase, batch=batch, tokens=tokens, kv=kv,
@@ -242,7 +242,7 @@ def report(
     as_json: AsJson = False,
 ) -> int:
     """Write one self-contained HTML page of a run into its directory."""
-    from archsim.html_report import write_report
+    from archsim.output.html_report import write_report
 
     with progress() as tell:
         tell("drawing")
@@ -282,8 +282,8 @@ def synth(
     as_json: AsJson = False,
 ) -> int:
     """Synthesise a design: its gates, cells or area, delay, clock and energy on a technology."""
+    from archsim.output.synth_report import synthesis_dict, synthesis_table
     from archsim.rtl import synthesise_block
-    from archsim.synth_report import synthesis_dict, synthesis_table
 
     with progress() as tell:
         tell(f"synthesising {block} for {target}")

@@ -9,11 +9,11 @@ completes when its write is visible in DRAM and its last word has crossed. An en
 ``outstanding`` transfers, starts one a cycle, and completes them in order.
 """
 
-from archsim import cells as c
-from archsim.compiled import Flat, compiled
-from archsim.ends import LOAD, came
-from archsim.events import at
-from archsim.ports import ask, ask_group
+from archsim.engine import cells as c
+from archsim.engine.compiled import Flat, compiled
+from archsim.engine.ends import LOAD, came
+from archsim.engine.events import at
+from archsim.engine.ports import ask, ask_group
 
 __all__ = ["move", "start"]
 

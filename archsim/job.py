@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archsim.bound import Bound, bound, bound_of
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from machine.assembly import parse
 from machine.encoding import encode
 from machine.errors import UserError, must_be, unknown

@@ -8,11 +8,11 @@ written. A message that comes before its RECV waits in the link; that store is n
 two directions of a link do not hinder each other; a queue starts a SEND while a RECV of it waits.
 """
 
-from archsim import cells as c
-from archsim.compiled import Flat, compiled
-from archsim.ends import arrive, came
-from archsim.events import at
-from archsim.ports import ask
+from archsim.engine import cells as c
+from archsim.engine.compiled import Flat, compiled
+from archsim.engine.ends import arrive, came
+from archsim.engine.events import at
+from archsim.engine.ports import ask
 
 __all__ = ["receive", "send"]
 

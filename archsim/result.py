@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from archsim import cells as c
 from archsim.accounting import CLASSES, OpCycles, by_operation, classify
-from archsim.dram import DramCounters, DramEnergy
-from archsim.layout import rows_of
+from archsim.dram.channels import DramCounters, DramEnergy
+from archsim.engine import cells as c
+from archsim.engine.layout import rows_of
+from archsim.engine.work import Work
 from archsim.log import Indices, InstructionLog
-from archsim.work import Work
 from machine.chip import Machine
 from machine.control import units
 from machine.program import Program, QueueKind
 
 if TYPE_CHECKING:
-    from archsim.engine import Engine
+    from archsim.engine.simulate import Engine
 
 __all__ = ["SimResult", "collect"]
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
+from archsim.output.results import SCHEMA_VERSION, write_directory
 from archsim.parameters import program_tensors, read_parameters
-from archsim.results import SCHEMA_VERSION, write_directory
 from golden.execute import execute
 from golden.memory import Memory
 from golden.vector import l2norm, mean_pool

@@ -72,7 +72,7 @@ def decode_warm() -> float:
 
 def gemm_warm() -> float:
     """Simulate one product of 512 x 4096 x 11008 on one array of 128 x 128 a second time."""
-    from archsim.engine import simulate
+    from archsim.engine.simulate import simulate
     from machine.load import read_machine
     from machine.program import Launch
 

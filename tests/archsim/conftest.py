@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from machine.assembly import parse
 from machine.buffer import PortConfig
 from machine.load import read_machine

@@ -8,7 +8,7 @@ import pytest
 
 from archsim import agree as module
 from archsim.agree import agree, compare, golden_log
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from archsim.job import launch_table, read_program
 from archsim.random_data import random_tensors
 from golden.execute import execute

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from archsim.accounting import CLASSES
 from archsim.bound import bound, bound_of_workload, work_of
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from machine.assembly import parse
 from machine.buffer import PortConfig
 from machine.link import LinkConfig

@@ -5,10 +5,10 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim import cells as c
 from archsim.buffer import advance, next_finish, request, words
-from archsim.layout import Layout
-from archsim.routes import arbiter
+from archsim.engine import cells as c
+from archsim.engine.layout import Layout
+from archsim.engine.routes import arbiter
 
 
 class Grant(NamedTuple):

@@ -12,7 +12,7 @@ from archsim.agree import agree
 from archsim.catalogue import catalogue, check_file
 from archsim.doctor import diagnose
 from archsim.job import make_phase, prepare_model, prepare_program, run_job
-from archsim.report import outcome_json
+from archsim.output.report import outcome_json
 from machine.load import preset_names
 from machine.opcodes import Opcode
 from mapping.families import FAMILIES, model_names

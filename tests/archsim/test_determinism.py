@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from archsim.job import make_phase, prepare_model, run_job
-from archsim.results import summary
+from archsim.output.results import summary
 
 ROOT = Path(__file__).parents[2]
 GEMM = ROOT / "examples" / "programs" / "gemm_tiny.prog"

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import machine.dram as dram
-from archsim.dram import DEPTH, Completion, Memory
+from archsim.dram.channels import DEPTH, Completion, Memory
 
 PRESETS = Path(dram.__file__).parent / "presets" / "dram"
 

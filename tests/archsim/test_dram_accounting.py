@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 import machine.dram as dram
-from archsim.dram import Memory
+from archsim.dram.channels import Memory
 
 PRESETS = Path(dram.__file__).parent / "presets" / "dram"
 

@@ -10,10 +10,10 @@ import pytest
 from pydantic import TypeAdapter
 
 import machine.dram as dram
-from archsim.dram import Memory
-from archsim.dram_check import first_violation
-from archsim.dram_device import Device
-from archsim.dram_trace import Command
+from archsim.dram.channels import Memory
+from archsim.dram.check import first_violation
+from archsim.dram.device import Device
+from archsim.dram.trace import Command
 
 PRESETS = Path(dram.__file__).parent / "presets" / "dram"
 

@@ -15,8 +15,8 @@ import pytest
 from pydantic import TypeAdapter
 
 import machine.dram as dram
-from archsim import dram_kernel as at
-from archsim.dram import Memory
+from archsim.dram import kernel as at
+from archsim.dram.channels import Memory
 
 PRESETS = Path(dram.__file__).parent / "presets" / "dram"
 FAR = 1 << 40
@@ -138,7 +138,7 @@ def test_the_pace_of_a_run_is_that_of_its_commands():
 )
 def test_there_are_no_runs_under_rules_they_do_not_know(monkeypatch, rule):
     known = dram.rules(HBM2)
-    monkeypatch.setattr("archsim.dram_state.rules", lambda cfg: (*known, rule))
+    monkeypatch.setattr("archsim.dram.state.rules", lambda cfg: (*known, rule))
     (read, _), (write, _) = runs(HBM2)
     assert (read, write) == (0, 2)
     assert work(HBM2, 0, transfers=20) == work(HBM2, 0, transfers=20, shortcuts=False)

@@ -14,8 +14,8 @@ import pytest
 from pydantic import TypeAdapter
 
 import machine.dram as dram
-from archsim import dram_kernel as at
-from archsim.dram import Memory
+from archsim.dram import kernel as at
+from archsim.dram.channels import Memory
 
 PRESETS = Path(dram.__file__).parent / "presets" / "dram"
 
@@ -260,7 +260,7 @@ def test_plain_python_gives_what_the_compiled_loop_gives():
 def test_all_compiled_functions_lie_in_one_file():
     compiled = [f for f in vars(at).values() if hasattr(f, "py_func")]
     assert len(compiled) > 15
-    assert {f.py_func.__module__ for f in compiled} == {"archsim.dram_kernel"}
+    assert {f.py_func.__module__ for f in compiled} == {"archsim.dram.kernel"}
 
 
 def test_each_function_is_compiled_for_one_signature():

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim import cells as c
-from archsim.engine import Engine
+from archsim.engine import cells as c
+from archsim.engine.simulate import Engine
 from archsim.result import collect
 from archsim.systolic import tile_times
 from machine.assembly import parse

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from archsim.accounting import CLASSES
-from archsim.html_report import page, write_report
 from archsim.job import prepare_program, run_job
-from archsim.plots import COLOURS, cycles_figure, energy_figure, operators_figure
-from archsim.results import check_output, write_results
+from archsim.output.html_report import page, write_report
+from archsim.output.plots import COLOURS, cycles_figure, energy_figure, operators_figure
+from archsim.output.results import check_output, write_results
 from machine.errors import UserError
 
 GEMM = Path(__file__).parents[2] / "examples" / "programs" / "gemm_tiny.prog"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from archsim.lut import lut_times, lut_transfers, precompute_transfers
 from machine.assembly import parse
 from machine.errors import UserError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from machine.assembly import parse
 from machine.errors import UserError
 from machine.load import read_machine

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archsim.pieces import Piece, gathered, pieces, runs
+from archsim.engine.pieces import Piece, gathered, pieces, runs
 
 
 def bytes_of(found):

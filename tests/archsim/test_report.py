@@ -9,7 +9,7 @@ from rich.console import Console
 
 from archsim.energy import energy
 from archsim.job import make_phase, prepare_model, prepare_program, run_job
-from archsim.report import bound_table, outcome_table
+from archsim.output.report import bound_table, outcome_table
 from machine.load import read_machine
 
 GEMM = Path(__file__).parents[2] / "examples" / "programs" / "gemm_tiny.prog"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from archsim import results
 from archsim.energy import NOT_MODELLED, energy
 from archsim.job import prepare_program, run_job
-from archsim.results import RESULT_FILES, summary, write_directory, write_results
+from archsim.output import results
+from archsim.output.results import RESULT_FILES, summary, write_directory, write_results
 from machine.errors import UserError
 from machine.load import read_machine, resolved
 

@@ -14,8 +14,8 @@ import pytest
 from scipy.special import erf
 from scipy.stats import spearmanr
 
+from archsim.output.text_report import text_table
 from archsim.text import run_text
-from archsim.text_report import text_table
 from machine.errors import UserError
 
 SENTENCES = (

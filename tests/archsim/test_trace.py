@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from archsim.trace import slices, trace, write_trace
+from archsim.output.trace import slices, trace, write_trace
 
 TEXT = """program t version 1
 needs systolic vector

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from golden.execute import execute
 from machine.assembly import parse
 from machine.faults import FaultKind

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from golden.execute import execute
 from machine.assembly import parse
 from machine.decoding import decode

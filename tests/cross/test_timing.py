@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from archsim.diff_exec import first_difference
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from machine.assembly import parse
 from machine.load import read_machine
 from machine.opcodes import Opcode

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archsim.engine import simulate
+from archsim.engine.simulate import simulate
 from machine.assembly import parse
 from machine.control import Cursor
 from machine.load import read_machine

@@ -1,0 +1,1 @@
+"""DRAM, command by command: channels, their rules compiled, and an independent check."""

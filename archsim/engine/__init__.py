@@ -1,0 +1,1 @@
+"""The event engine: when each instruction of a program starts and ends."""

@@ -1,0 +1,1 @@
+"""What a run leaves: tables, files of a run directory, traces, figures, the HTML report."""
