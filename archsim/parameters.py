@@ -10,7 +10,7 @@ from machine.errors import UserError, must_be
 from machine.formats import format_named
 from mapping.checkpoint import Binding, bind, read_checkpoint
 from mapping.model import Model
-from mapping.transformer import Mapped, Weight
+from mapping.transformer import STRETCHED, Mapped, Weight
 
 __all__ = ["program_tensors", "read_parameters"]
 
@@ -58,8 +58,8 @@ def program_tensors(mapped: Mapped, parameters: Mapping[str, np.ndarray]) -> dic
     does not compute.
     """
     scaling = mapped.model.position.scaling
-    if scaling is not None:
-        raise must_be("rope scaling", "none to run on data", scaling.kind,
+    if scaling is not None and scaling.kind not in STRETCHED:
+        raise must_be("rope scaling", f"{' or '.join(STRETCHED)} to run on data", scaling.kind,
                       where=mapped.model.name)
     tensors: dict[str, np.ndarray] = {}
     for weight in mapped.weights:

@@ -33,11 +33,13 @@ def random_tensors(program: Program, seed: int) -> dict[str, np.ndarray]:
 
 
 def _source(symbol: Symbol, rng: np.random.Generator) -> tuple[str, np.ndarray | None]:
-    """Return the name and the values of what `symbol` is made from; None for a mere scale."""
+    """Return the name and the values of what `symbol` is made from; None: none is needed."""
     name, *arguments = symbol.transform.split("/")
     fmt = format_named(symbol.format, where=symbol.name)
     shape = symbol.shape
     match name, arguments:
+        case ("rotary" | "rotary_bands"), _:
+            return symbol.name, None
         case ("rows" | "group"), [*names, _, part]:
             if part != "elements":
                 return "/".join(names), None

@@ -9,6 +9,7 @@ an operator only moves or compares them. Beyond the operators' own words (``gold
   gives it. A score factor of 0 is 1, an L2NORM epsilon of 0 is 1e-12, a theta of 0 is 10000.
 - SOFTMAX with `state` [..., 2 or more] leaves exp(x - m) in y, not divided, and the row's m and l
   in state[0] and state[1]. MERGE joins rows (m, l, o...) `x` into `state` and leaves o / l in y.
+- ROPE takes the steps of its pairs from x1 where it is given, as words of `vector.rotary_words`.
 - TOPK leaves places where y holds integers, values where it holds floats.
 - QUANTISE writes the scales it finds to `scale`, one a row; by block, one each `k` elements.
 """
@@ -166,9 +167,11 @@ def _mean_pool(call: Call) -> Result:
 def _rope(call: Call) -> Result:
     x = _floats(call, "x")
     rows = x.shape[-2] if x.ndim > 1 else 1
-    table = vector.rope_table(_position(call) + np.arange(rows),
-                              rotary_steps(_value(call) or 10000.0, x.shape[-1]))
-    return vector.rope(x, *table)
+    if "x1" in call:
+        steps = vector.rotary_steps_of(call.read("x1"))
+    else:
+        steps = np.array(rotary_steps(_value(call) or 10000.0, x.shape[-1]))
+    return vector.rope(x, *vector.rope_table(_position(call) + np.arange(rows), steps))
 
 
 def _quantise(call: Call) -> Result:

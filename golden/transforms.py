@@ -13,6 +13,9 @@ A symbol names its transform as ``name`` or ``name/argument/...``:
                                  section of ``machine.formats.sections``
 ``k_sort/KEYS/HEAD_DIM/PAIRS``   a projection's rows in the order of the channels of the key
                                  projection `KEYS` (``golden.k_sort``); PAIRS is ``rope``, ``plain``
+``rotary/WIDTH/THETA/FACTOR``    of no tensor: the steps of ROPE as words [WIDTH], every pair
+                                 FACTOR times slower (``machine.approx.rotary_steps``)
+``rotary_bands/WIDTH/THETA/...`` the same with FACTOR/LOW/HIGH/LENGTH, pair by pair (Llama 3.1)
 ===============================  ==================================================================
 """
 
@@ -22,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden import blocks, k_sort, lut, vector
+from machine.approx import Stretch, rotary_steps
 from machine.errors import UserError, must_be, unknown
 from machine.formats import Kind, format_named
 from machine.program import Symbol
@@ -43,8 +47,11 @@ def transform(symbol: Symbol, tensors: Mapping[str, np.ndarray]) -> Taken | None
     Raises `UserError` for an unknown transform or wrong arguments.
     """
     name, *arguments = symbol.transform.split("/")
+    if name in _OF_NOTHING:
+        return Taken(_rotary(symbol.name, name, arguments), ())
     if name not in _TRANSFORMS:
-        raise unknown("transform", name, filter(None, _TRANSFORMS), where=symbol.name)
+        raise unknown("transform", name, [*filter(None, _TRANSFORMS), *_OF_NOTHING],
+                      where=symbol.name)
     count, function = _TRANSFORMS[name]
     source = symbol.name
     if name in _OF_OTHER and len(arguments) > count:
@@ -110,6 +117,22 @@ def _k_sort(values: np.ndarray, keys: np.ndarray, head_dim: str, pairs: str) -> 
     return k_sort.k_sort(values, keys, _positive("head_dim", head_dim), rope=rope)
 
 
+def _rotary(where: str, name: str, arguments: list[str]) -> np.ndarray:
+    """Return the words of ROPE's steps; see `golden.vector.rotary_words`."""
+    if len(arguments) != _OF_NOTHING[name]:
+        raise must_be(f"transform {name}", f"given {_OF_NOTHING[name]} arguments", len(arguments),
+                      where=where)
+    try:
+        width, theta, factor = int(arguments[0]), float(arguments[1]), float(arguments[2])
+        stretch = Stretch(factor)
+        if name == "rotary_bands":
+            low, high, length = arguments[3:]
+            stretch = Stretch(factor, float(low), float(high), int(length))
+        return vector.rotary_words(rotary_steps(theta, width, stretch))
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 def _positive(name: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise must_be(name, "a whole number of at least 1", text)
@@ -132,4 +155,5 @@ _TRANSFORMS: dict[str, tuple[int, Callable[..., np.ndarray]]] = {
     "group": (2, _group),
     "k_sort": (2, _k_sort),
 }
+_OF_NOTHING = {"rotary": 3, "rotary_bands": 6}  # name: number of arguments
 _OF_OTHER = ("rows", "group")  # the tensor's name stands before the arguments

@@ -25,8 +25,8 @@ from machine.vector import ReductionOrder, VectorOp
 
 __all__ = [
     "ELEMENTWISE", "argmax", "dequantise", "gather", "l2norm", "layernorm", "mean_pool", "mlgru",
-    "quantise", "quantise_rows", "relu", "rmsnorm", "rope", "rope_table", "scatter",
-    "table_precompute", "topk",
+    "quantise", "quantise_rows", "relu", "rmsnorm", "rope", "rope_table", "rotary_steps_of",
+    "rotary_words", "scatter", "table_precompute", "topk",
 ]
 
 Floats = NDArray[np.float32]
@@ -111,6 +111,18 @@ def rope_table(positions: ArrayLike, steps: ArrayLike) -> tuple[Floats, Floats]:
     """
     phase = np.multiply.outer(np.asarray(positions, np.int64), np.asarray(steps, np.int64))
     return approx.cos_sin(phase)
+
+
+def rotary_words(steps: ArrayLike) -> Integers:
+    """Return phase `steps` [pairs] as ROPE's operand [2 * pairs]: low 24 bits, then high."""
+    whole = np.asarray(steps, np.int64)
+    return np.concatenate([whole & 0xFFFFFF, whole >> 24])
+
+
+def rotary_steps_of(words: ArrayLike) -> Integers:
+    """Return the phase steps [pairs] of ROPE's operand `words` [2 * pairs]."""
+    low, high = np.split(np.asarray(words, np.int64), 2)
+    return low + (high << 24)
 
 
 def rope(x: ArrayLike, cosine: ArrayLike, sine: ArrayLike) -> Floats:

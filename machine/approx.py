@@ -6,12 +6,13 @@ the methods and their errors. A test derives every word again from series in dec
 
 from decimal import Decimal, localcontext
 from functools import cache
+from typing import NamedTuple
 
 from machine.config import require
 
 __all__ = [
     "EXP_HIGH", "EXP_LOW", "EXP_SERIES", "EXP_STEPS", "EXP_STEP_HIGH", "EXP_STEP_LOW",
-    "GELU_TANH", "PHASE_BITS", "PHASE_UNIT", "SINE", "TAIL", "TAIL_POLE", "rotary_steps",
+    "GELU_TANH", "PHASE_BITS", "PHASE_UNIT", "SINE", "TAIL", "TAIL_POLE", "Stretch", "rotary_steps",
 ]
 
 # exp(x) = 2**(k / 32) * (1 + r + r*r/2 + r*r*r/6): k steps of ln(2)/32 and a rest r.
@@ -71,18 +72,55 @@ SINE = (
 )
 
 
+class Stretch(NamedTuple):
+    """How rotary frequencies are lowered for sequences longer than those trained on.
+
+    A pair that turns at most `low` times within `length` positions turns `factor` times slower, one
+    that turns at least `high` times as before, one between them by the blend linear in its turns
+    (Llama 3.1: Hugging Face transformers, modeling_rope_utils.py). With `length` 0 every pair turns
+    `factor` times slower (position interpolation, arXiv 2306.15595).
+    """
+
+    factor: float
+    low: float = 0.0
+    high: float = 0.0
+    length: int = 0
+
+    def check(self) -> None:
+        """Raise `ValueError` unless the numbers make sense together."""
+        require(self.factor >= 1, "factor", "at least 1", self.factor)
+        if self.length:
+            require(0 < self.low < self.high, "low_freq_factor",
+                    f"above 0 and below high_freq_factor {self.high}", self.low)
+
+    def apply(self, turns: Decimal) -> Decimal:
+        """Return the turns a position of a pair that made `turns` a position without it."""
+        slow = turns / Decimal(self.factor)
+        if not self.length:
+            return slow
+        low, high = Decimal(self.low), Decimal(self.high)
+        kept = min(max((turns * self.length - low) / (high - low), Decimal(0)), Decimal(1))
+        return slow + (turns - slow) * kept
+
+
 @cache
-def rotary_steps(theta: float, width: int) -> tuple[int, ...]:
+def rotary_steps(theta: float, width: int, stretch: Stretch | None = None) -> tuple[int, ...]:
     """Return the phase that rotary pair i of `width` // 2 advances per position.
 
-    theta ** (-2i / width) / (2 pi) turns, in units of 2**-48 turn, rounded to nearest.
-    Raises `ValueError` for an odd `width` or a `theta` that is not positive.
+    theta ** (-2i / width) / (2 pi) turns, lowered by `stretch`, in units of 2**-48 turn, rounded
+    to nearest. Raises `ValueError` for an odd `width`, a `theta` that is not positive and a
+    `stretch` that contradicts itself.
     """
     require(width >= 2 and width % 2 == 0, "width", "even and at least 2", width)
     require(theta > 0, "theta", "positive", theta)
+    if stretch is not None:
+        stretch.check()
     with localcontext() as context:
         context.prec = 50
         logarithm = Decimal(theta).ln()
         turn = 2 * Decimal("3.14159265358979323846264338327950288419716939937511")
-        return tuple(int(((-logarithm * 2 * i / width).exp() / turn * 2**PHASE_BITS)
-                         .to_integral_value("ROUND_HALF_EVEN")) for i in range(width // 2))
+        turns = [(-logarithm * 2 * i / width).exp() / turn for i in range(width // 2)]
+        if stretch is not None:
+            turns = [stretch.apply(each) for each in turns]
+        return tuple(int((each * 2**PHASE_BITS).to_integral_value("ROUND_HALF_EVEN"))
+                     for each in turns)

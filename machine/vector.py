@@ -96,7 +96,7 @@ OPERANDS: dict[VectorOp, tuple[str, ...]] = {
     VectorOp.RMSNORM: ("x", "gain"),
     VectorOp.L2NORM: ("x",),
     VectorOp.MEAN_POOL: ("x", "[mask]"),
-    VectorOp.ROPE: ("x",),
+    VectorOp.ROPE: ("x", "[steps]"),
     VectorOp.QUANTISE: ("x", "[scale]"),
     VectorOp.DEQUANTISE: ("x", "row_scale", "column_scale", "[bias]"),
     VectorOp.GATHER: ("table", "index"),

@@ -162,7 +162,8 @@ def _rope_scaling(table: Keys) -> RopeScaling | None:
         raise table.error("factor", "at least 1", factor)
     scaling = RopeScaling(
         kind=kind, factor=factor,
-        original_max_positions=table.integer(longest) if table.has(longest) else None,
+        original_max_positions=(table.integer(longest) if kind == "llama3" or table.has(longest)
+                                else None),
         low_freq_factor=table.number("low_freq_factor") if kind == "llama3" else None,
         high_freq_factor=table.number("high_freq_factor") if kind == "llama3" else None,
         beta_fast=optional("beta_fast"), beta_slow=optional("beta_slow"),

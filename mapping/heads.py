@@ -45,6 +45,7 @@ class HeadsKernel:
     qkv: Tensor
     parts: tuple[Part, ...]
     theta: float = 0.0
+    steps: Tensor | None = None  # [head_dim] words of ROPE's steps, where theta does not give them
     eps: float = 0.0
 
 
@@ -68,16 +69,16 @@ def write_heads(plan: Plan, kernel: HeadsKernel) -> None:
     """Write `kernel` into the plan's streams, part by part."""
     k = kernel
     plan.begin()
-    gains = _load_gains(plan, k)
+    sides = _load_sides(plan, k)
     streams = plan.acts, plan.vector, plan.store
     for part in k.parts:
         n = _find_block(plan, k, part)
         with (plan.loop(-(-k.batch // n.batch), *streams),
               plan.loop(-(-k.tokens.most // n.tokens), *streams)):
             _load(plan, k, part, n)
-            _compute(plan, k, part, n, gains.get(part.name, 0))
+            _compute(plan, k, part, n, sides)
             _save(plan, k, part, n)
-    if gains:
+    if sides:
         plan.vector.fence(plan.rings["s"].give_free())
     plan.end((plan.cached, 1))
 
@@ -106,19 +107,20 @@ def _load(plan: Plan, k: HeadsKernel, part: Part, n: _Block) -> None:
               waits=(x.take_free(),), signals=(x.give_full(),))
 
 
-def _load_gains(plan: Plan, k: HeadsKernel) -> dict[str, int]:
-    """Load the gains of the head norms; return their places in the side slot."""
+def _load_sides(plan: Plan, k: HeadsKernel) -> dict[str, int]:
+    """Load the gains of the head norms and the steps; return their places in the side slot."""
     ring, places, at = plan.rings["s"], {}, 0
-    parts = [p for p in k.parts if p.gain is not None]
-    for i, part in enumerate(parts):
-        assert part.gain is not None
+    sides = [(f"{p.name}.gain", p.gain) for p in k.parts if p.gain is not None]
+    if k.steps is not None:
+        sides.append(("steps", k.steps))
+    for i, (name, tensor) in enumerate(sides):
         if i == 0:
             ring.step(plan.acts)
-        places[part.name] = at
-        at += plan.load(plan.acts, f"{k.name}.{part.name}.gain", part.gain, ring, at,
+        places[name] = at
+        at += plan.load(plan.acts, f"{k.name}.{name}", tensor, ring, at,
                         (k.head_dim,), waits=(ring.take_free(),) if i == 0 else (),
-                        signals=(ring.give_full(),) if i == len(parts) - 1 else ())
-    if parts:
+                        signals=(ring.give_full(),) if i == len(sides) - 1 else ())
+    if sides:
         ring.step(plan.vector)
         plan.vector.wait(ring.take_full())
     return places
@@ -134,12 +136,12 @@ def _position(plan: Plan, tokens: int) -> int:
     return at
 
 
-def _compute(plan: Plan, k: HeadsKernel, part: Part, n: _Block, gain: int) -> None:
+def _compute(plan: Plan, k: HeadsKernel, part: Part, n: _Block, sides: dict[str, int]) -> None:
     """Write the vector operations of one block."""
     x, o = plan.rings["x"], plan.rings["o"]
     x.step(plan.vector)
     o.step(plan.vector)
-    steps = _steps(plan, k, part, n, gain)
+    steps = _steps(plan, k, part, n, sides)
     for i, (vop, y, sources, scale, fields) in enumerate(steps):
         plan.compute(vop, y, *sources,
                      waits=(x.take_full(), o.take_free()) if i == 0 else (),
@@ -147,7 +149,7 @@ def _compute(plan: Plan, k: HeadsKernel, part: Part, n: _Block, gain: int) -> No
                      scale=scale, fields=fields)
 
 
-def _steps(plan: Plan, k: HeadsKernel, part: Part, n: _Block, gain_at: int) -> list[_Step]:
+def _steps(plan: Plan, k: HeadsKernel, part: Part, n: _Block, sides: dict[str, int]) -> list[_Step]:
     """Return the operations on one part: norm and rotation in place, then to the output slot."""
     b, vector, rings, d = plan.builder, plan.vector, plan.rings, k.head_dim
     mine = -(-part.heads // plan.vectors)
@@ -160,17 +162,21 @@ def _steps(plan: Plan, k: HeadsKernel, part: Part, n: _Block, gain_at: int) -> l
                          base=ring.slot(vector), loops=((UNIT_LEVEL, mine * strides[1]),),
                          edges=edges)
 
+    def side(name: str, form: str) -> int:
+        return b.operand(f"{k.name}.{name}", Space.SCRATCHPAD,
+                         rings["s"].address_bytes + sides[name], (d,), form,
+                         base=rings["s"].slot(vector))
+
     row = part.heads * d
     x = tile("x", rings["x"], k.qkv.symbol.format, (n.tokens * row, d, row, 1))
     y = tile("y", rings["o"], part.out.symbol.format, (row * n.tokens, n.tokens * d, d, 1))
     steps: list[_Step] = []
     if part.gain is not None:
-        gain = b.operand(f"{k.name}.{part.name}.gain", Space.SCRATCHPAD,
-                         rings["s"].address_bytes + gain_at, (d,), "float32",
-                         base=rings["s"].slot(vector))
+        gain = side(f"{part.name}.gain", "float32")
         steps.append((VectorOp.RMSNORM, x, (x, gain), None, {"value": fp32_bits(k.eps)}))
     if part.rotate:
-        steps.append((VectorOp.ROPE, x, (x,), None, {
+        turned = (x,) if k.steps is None else (x, side("steps", "int32"))
+        steps.append((VectorOp.ROPE, x, turned, None, {
             "value": fp32_bits(k.theta), "position_register": _position(plan, n.tokens)}))
     if part.scale is None:
         return [*steps, (VectorOp.CONVERT, y, (x,), None, {})]

@@ -24,12 +24,13 @@ from mapping.rows import EmbedKernel, RowKernel, write_embed, write_rows
 from mapping.tiling import Gemm, GemmTiling, find_tiling
 from mapping.workload import Phase
 
-__all__ = ["Mapped", "Weight", "map_model"]
+__all__ = ["STRETCHED", "Mapped", "Weight", "map_model"]
 
 HIDDEN = "float16"  # activations between quantised products
 CODE = "int8"  # activations as the arrays read them, where they are quantised
 ATTEMPTS = 12  # enlargements tried for what does not fit
 PAGE_BYTES = 1024  # neighbouring pages of addresses lie in neighbouring channels (npu-hbm2)
+STRETCHED = ("linear", "llama3")  # kinds of rope scaling that a program computes
 CAPABILITIES = frozenset({Capability.SYSTOLIC, Capability.VECTOR, Capability.INDIRECT})
 
 
@@ -130,7 +131,7 @@ def _check_formats(formats: Formats) -> None:
 def _noted(model: Model) -> Model:
     """Return `model` with a note on what its program leaves out."""
     scaling = model.position.scaling
-    if scaling is None:
+    if scaling is None or scaling.kind in STRETCHED:
         return model
     note = f"rope scaling {scaling.kind} is not modelled: the rotation is the unscaled one"
     return replace(model, notes=(*model.notes, note))
@@ -379,7 +380,8 @@ class _Mapper:
         with self.builder.accounting("heads", 0, 0):
             write_heads(self.plan, HeadsKernel(
                 name="heads", batch=batch, tokens=self.queries, head_dim=d,
-                qkv=per_request, parts=parts, theta=model.position.theta, eps=model.norm.eps))
+                qkv=per_request, parts=parts, theta=model.position.theta, steps=self._rope_steps(),
+                eps=model.norm.eps))
         pitch = out.strides[0]
         out = replace(out, strides=(phase.q_len * pitch, pitch, 1))
         with self.builder.accounting("attention", 0, 0):
@@ -389,6 +391,22 @@ class _Mapper:
                 q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
                 causal=model.kind == "decoder" and (phase.q_len > 1 or a.window is not None),
                 window=a.window))
+
+    def _rope_steps(self) -> Tensor | None:
+        """Place the steps of a stretched rotation; None where the base alone gives them."""
+        position, d = self.model.position, self.model.attention.head_dim
+        scaling = position.scaling
+        if position.kind != "rope" or scaling is None or scaling.kind not in STRETCHED:
+            return None
+        numbers: tuple[float | None, ...] = (d, position.theta, scaling.factor)
+        name = "rotary"
+        if scaling.kind == "llama3":
+            name = "rotary_bands"
+            numbers += (scaling.low_freq_factor, scaling.high_freq_factor,
+                        scaling.original_max_positions)
+        return Tensor.of(self.builder.symbol(
+            "rope_steps", SymbolKind.CONST, (d,), "int32",
+            transform="/".join((name, *map(str, numbers)))))
 
     def _head(self) -> None:
         """Normalise each sequence's last token and project it onto the vocabulary."""

@@ -1,6 +1,7 @@
 """A checkpoint's parameters become the constants a program asks for."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,10 +130,16 @@ def test_names_the_parameter_that_is_missing():
         program_tensors(mapped, given)
 
 
+def stretched(kind):
+    model = read_model("llama-3.2-1b")
+    return replace(model, position=replace(
+        model.position, scaling=replace(model.position.scaling, kind=kind)))
+
+
 def test_refuses_data_for_a_rotation_that_is_not_the_programs():
-    mapped = map_model(read_model("llama-3.2-1b"), decode(1, 16), read_machine("npu-hbm2"),
+    mapped = map_model(stretched("dynamic"), decode(1, 16), read_machine("npu-hbm2"),
                        parse_formats("W8A8KV8"))
     with pytest.raises(UserError) as caught:
         program_tensors(mapped, {})
     assert str(caught.value) == (
-        "llama-3.2-1b: rope scaling must be none to run on data, not 'llama3'")
+        "llama-3.2-1b: rope scaling must be linear or llama3 to run on data, not 'dynamic'")

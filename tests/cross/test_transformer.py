@@ -36,6 +36,10 @@ OPT = {
 }
 CONFIGS = {
     "llama": LLAMA,
+    "llama-linear": LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    "llama-3": LLAMA | {"rope_scaling": {
+        "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64}},
     "mistral": LLAMA | {"model_type": "mistral", "sliding_window": 4},
     "qwen2": LLAMA | {"model_type": "qwen2", "num_key_value_heads": 1, "rope_theta": 1000000.0},
     "qwen3": LLAMA | {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": True},
@@ -99,6 +103,14 @@ def rotated(model, x):
     """x [tokens, heads, d], token t at position t, halves layout."""
     half = x.shape[-1] // 2
     turn = model.position.theta ** (-np.arange(half) / half)
+    stretch = model.position.scaling
+    if stretch is not None and stretch.kind == "linear":
+        turn = turn / stretch.factor
+    elif stretch is not None:
+        low, high = stretch.low_freq_factor, stretch.high_freq_factor
+        within = stretch.original_max_positions * turn / (2 * np.pi)
+        kept = np.clip((within - low) / (high - low), 0, 1)
+        turn = turn * kept + turn / stretch.factor * (1 - kept)
     angle = np.arange(len(x))[:, None, None] * turn
     z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angle)
     return np.concatenate([z.real, z.imag], axis=-1)

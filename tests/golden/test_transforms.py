@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from golden.transforms import transform
+from machine.approx import Stretch, rotary_steps
 from machine.errors import UserError
 from machine.program import Space, Symbol, SymbolKind
 
@@ -70,15 +71,27 @@ def test_groups_take_the_sections_of_a_block_format():
     assert (error <= 1.001 * parts["scales"][..., None]).all()
 
 
+@pytest.mark.parametrize("name, stretch", [
+    ("rotary/8/10000.0/4.0", Stretch(4.0)),
+    ("rotary_bands/8/10000.0/4.0/1.0/4.0/64", Stretch(4.0, 1.0, 4.0, 64))])
+def test_words_of_a_rotation_come_from_no_tensor(name, stretch):
+    words = stored(name, {})
+    steps = rotary_steps(10000.0, 8, stretch)
+    assert [int(low) + (int(high) << 24) for low, high in zip(words[:4], words[4:], strict=True)
+            ] == list(steps)
+
+
 def test_source_of_a_group_may_hold_a_slash():
     w = np.ones((1, 128))
     assert stored("group/layer/w/int4_group/elements", {"layer/w": w}).shape == (1, 128)
 
 
 @pytest.mark.parametrize("name, message", [
-    ("transposed", ("W: transform must be one of group, k_sort, lut_remap, rows, tile, transpose, "
-                    "not 'transposed'; did you mean 'transpose'?")),
+    ("transposed", ("W: transform must be one of group, k_sort, lut_remap, rotary, rotary_bands, "
+                    "rows, tile, transpose, not 'transposed'; did you mean 'transpose'?")),
     ("tile/8", "W: transform tile must be given 2 arguments, not 1"),
+    ("rotary/8/1e4", "W: transform rotary must be given 3 arguments, not 2"),
+    ("rotary/7/1e4/2", "W: width must be even and at least 2, not 7"),
     ("tile/8/0", "W: tile columns must be a whole number of at least 1, not '0'"),
     ("group/W/uint4_group/scale", ("W: part must be one of elements, scales, zeros, "
                                    "not 'scale'; did you mean 'scales'?")),

@@ -145,3 +145,48 @@ def test_rotary_steps_are_turns_per_position(theta, width):
 def test_rotary_steps_reject_an_odd_width():
     with pytest.raises(ValueError, match="^width must be even and at least 2, not 5$"):
         approx.rotary_steps(10_000.0, 5)
+
+
+def stretched(theta, width, factor, low, high, length):
+    """Turns a position of each pair in float64, by wavelengths as in transformers."""
+    for i in range(width // 2):
+        wave = 2 * math.pi * theta ** (2 * i / width)
+        if wave > length / low:
+            yield 1 / (wave * factor)
+        elif wave < length / high:
+            yield 1 / wave
+        else:
+            smooth = (length / wave - low) / (high - low)
+            yield (1 - smooth) / (wave * factor) + smooth / wave
+
+
+@pytest.mark.parametrize("theta, width, bands", [
+    (500_000.0, 64, (32.0, 1.0, 4.0, 8192)),  # Llama-3.2-1B
+    (500_000.0, 128, (8.0, 1.0, 4.0, 8192)),  # Llama-3.1-8B
+    (10_000.0, 16, (4.0, 1.0, 4.0, 64)),
+])
+def test_stretched_steps_are_those_of_llama_3(theta, width, bands):
+    steps = approx.rotary_steps(theta, width, approx.Stretch(*bands))
+    want = list(stretched(theta, width, *bands))
+    plain = approx.rotary_steps(theta, width)
+    assert steps[0] == plain[0] and steps[-1] == round(Decimal(plain[-1]) / Decimal(bands[0]))
+    for step, turns in zip(steps, want, strict=True):
+        assert abs(step - turns * 2**48) <= 0.5 + 1e-12 * turns * 2**48
+    kept = sum(a == b for a, b in zip(steps, plain, strict=True))
+    slow = sum(abs(a * bands[0] - b) <= bands[0] for a, b in zip(steps, plain, strict=True))
+    assert 0 < kept < kept + slow < len(steps), "every band must have a pair"
+
+
+def test_a_stretch_without_bands_slows_every_pair_alike():
+    steps, plain = (approx.rotary_steps(1e4, 32, s) for s in (approx.Stretch(2.0), None))
+    assert all(abs(2 * a - b) <= 1 for a, b in zip(steps, plain, strict=True))
+
+
+@pytest.mark.parametrize("stretch, message", [
+    (approx.Stretch(0.5), "factor must be at least 1, not 0.5"),
+    (approx.Stretch(2.0, 4.0, 4.0, 64),
+     "low_freq_factor must be above 0 and below high_freq_factor 4.0, not 4.0"),
+])
+def test_a_stretch_that_contradicts_itself_is_refused(stretch, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        approx.rotary_steps(1e4, 16, stretch)

@@ -1,5 +1,7 @@
 """Programs of whole models: what a launch may say, and what every layer shares."""
 
+from dataclasses import replace
+
 import pytest
 
 from machine.decoding import decode as decode_bytes
@@ -89,10 +91,14 @@ def test_every_parameter_is_a_source_of_exactly_one_constant():
         assert made == names
 
 
-def test_notes_say_that_a_stretched_rotation_is_not_modelled():
+def test_notes_say_which_stretched_rotation_is_not_modelled():
     model = read_model("llama-3.2-1b")
+    assert not any("rope" in note for note in map_model(
+        model, decode(1, 16), read_machine("npu-hbm2"), FORMATS).model.notes)
+    yarn = replace(model.position, scaling=replace(model.position.scaling, kind="yarn"))
+    model = replace(model, position=yarn)
     found = map_model(model, decode(1, 16), read_machine("npu-hbm2"), FORMATS)
-    note = "rope scaling llama3 is not modelled: the rotation is the unscaled one"
+    note = "rope scaling yarn is not modelled: the rotation is the unscaled one"
     assert found.model.notes == (*model.notes, note)
     assert not any("rope scaling" in note for note in mapped(LLAMA, decode(1, 8)).model.notes)
 
