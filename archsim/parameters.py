@@ -77,7 +77,9 @@ def _matrix(
     w = np.concatenate([np.swapaxes(s, -1, -2) for s in sources], axis=-1)
     k, n = weight.tile
     scales = None
-    if weight.scale is not None:
+    if weight.planes:
+        w, scales = weights.quantise_planes(w, weight.planes)
+    elif weight.scale is not None:
         w, scales = weights.quantise_columns(w, format_named(weight.symbol.format))
     rows: dict[str, np.ndarray] = {}
     if scales is not None and weight.scale is not None:
@@ -89,6 +91,8 @@ def _matrix(
         w = weights.interleave(w, n // 2)
         rows = {name: weights.interleave(row, n // 2) for name, row in rows.items()}
     made = {name: weights.pad_columns(row, n) for name, row in rows.items()}
+    if weight.planes:
+        return made | {weight.symbol.name: weights.plane_tiles(w, weight.planes, k, n)}
     return made | {weight.symbol.name: weights.tiles(w, k, n)}
 
 

@@ -2,10 +2,13 @@
 
 import numpy as np
 
+from golden.lut import remap
 from golden.vector import quantise_rows
 from machine.formats import Format
 
-__all__ = ["interleave", "pad_columns", "quantise_columns", "tiles"]
+__all__ = [
+    "interleave", "pad_columns", "plane_tiles", "quantise_columns", "quantise_planes", "tiles",
+]
 
 
 def quantise_columns(w: np.ndarray, fmt: Format) -> tuple[np.ndarray, np.ndarray]:
@@ -15,6 +18,31 @@ def quantise_columns(w: np.ndarray, fmt: Format) -> tuple[np.ndarray, np.ndarray
     """
     codes, scales = quantise_rows(np.swapaxes(w, -1, -2), fmt)
     return np.swapaxes(codes, -1, -2), scales
+
+
+def quantise_planes(w: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes q [..., K, N] of `bits` bits and FP32 scales [..., N] of `w` float [..., K, N].
+
+    A code stands for 2 q - (2**bits - 1), an odd number times its column's scale: the largest
+    magnitude over 2**bits - 1, or 1 for a column of zeros. What lies between two codes goes to the
+    nearer, in the middle to the upper.
+    """
+    most = 2**bits - 1
+    scales = (np.abs(w).max(axis=-2) / most).astype(np.float32)
+    scales = np.where(scales > 0, scales, np.float32(1))
+    q = np.floor((w / scales[..., None, :].astype(np.float64) + most + 1) / 2)
+    return q.clip(0, most).astype(np.int64), scales
+
+
+def plane_tiles(q: np.ndarray, bits: int, k: int, n: int) -> np.ndarray:
+    """Return codes `q` [..., K, N] as table codes [..., N blocks, K blocks, bits, n, k / 4].
+
+    Padding is of code 0.
+    """
+    cut = tiles(q, k, n)
+    flat = np.swapaxes(cut, -1, -2).reshape(-1, k)
+    codes = remap(flat, bits).reshape(bits, *cut.shape[:-2], n, k // 4)
+    return np.moveaxis(codes, 0, -3)
 
 
 def interleave(w: np.ndarray, half: int) -> np.ndarray:

@@ -106,6 +106,21 @@ class Machine:
             unit -= array.count
         raise IndexError("no such array")
 
+    def array_units(self, kind: str) -> tuple[int, ...]:
+        """Return the numbers of the first array of `kind` in the description and its equals."""
+        first = 0
+        for array in self.arrays:
+            if array.kind == kind:
+                return tuple(range(first, first + array.count))
+            first += array.count
+        return ()
+
+    @property
+    def systolic(self) -> SystolicConfig:
+        """The first systolic array; `UserError` where there is none."""
+        units = self.array_units("systolic")
+        return self.systolic_of(units[0] if units else 0)
+
     def systolic_of(self, unit: int) -> SystolicConfig:
         """Return the configuration of systolic array `unit`; `UserError` for one of another kind.
 

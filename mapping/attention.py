@@ -8,12 +8,12 @@ vector units turn them into probabilities.
 from dataclasses import dataclass
 
 from machine.formats import format_named
-from machine.opcodes import Alu, Dataflow, Mode, Opcode
+from machine.opcodes import Alu, Mode, Opcode
 from machine.program import UNIT_LEVEL, Edge, Space
 from machine.vector import Mask, ScaleRule, VectorOp
 from mapping.attention_blocks import AttentionKernel, Blocks, find_blocks, probability_format
 from mapping.builder import Ring, fp32_bits
-from mapping.plan import Plan, Tensor
+from mapping.plan import Plan, Tensor, mask_of
 
 __all__ = ["write_attention"]
 
@@ -190,17 +190,13 @@ class _Views:
         return Edge(self.k.kv_heads, ((2, self.n.heads), (UNIT_LEVEL, mine))), None, rows
 
 
-def _array_mask(n: Blocks) -> int:
-    return (1 << n.heads // n.unit_heads) - 1
+def _array_mask(plan: Plan, n: Blocks) -> int:
+    return mask_of(plan.array_units[: n.heads // n.unit_heads])
 
 
 def _vector_mask(plan: Plan, n: Blocks) -> int:
     mine = -(-n.heads // plan.vectors)
     return (1 << n.heads // mine) - 1
-
-
-def _flow(plan: Plan) -> int:
-    return Dataflow[plan.machine.systolic_of(0).dataflows[-1].upper()]
 
 
 def _scores(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
@@ -214,11 +210,11 @@ def _scores(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
         _load_cached(plan, k, n, "k", k.k)
         w.step(array)
         keys = plan.edge(array, k.keys, (4, n.keys))
-        array.op(Opcode.MATMUL, mask=_array_mask(n), waits=(w.take_full(),),
+        array.op(Opcode.MATMUL, mask=_array_mask(plan, n), waits=(w.take_full(),),
                  signals=(w.give_free(),),
                  operands=views.matmul(("a", k.head_dim, 0, k.q.symbol.format), "k", None,
                                        (n.keys, n.length, n.keys, keys), k.head_dim),
-                 fields={"dataflow": _flow(plan), "mode": Mode.SET})
+                 fields={"dataflow": plan.flow, "mode": Mode.SET})
     array.fence(a.give_free(), acc.give_full())
 
 
@@ -288,11 +284,11 @@ def _weighted_sum(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
         _load_cached(plan, k, n, "v", k.v)
         w.step(array)
         keys = plan.edge(array, k.keys, (4, n.keys))
-        array.op(Opcode.MATMUL, mask=_array_mask(n), waits=(w.take_full(),),
+        array.op(Opcode.MATMUL, mask=_array_mask(plan, n), waits=(w.take_full(),),
                  signals=(w.give_free(),),
                  operands=views.matmul(("p", n.length, n.keys, probability_format(k)), "v", keys,
                                        (k.head_dim, k.head_dim, 0, None), n.keys),
-                 fields={"dataflow": _flow(plan), "set_level": 4})
+                 fields={"dataflow": plan.flow, "set_level": 4})
     array.fence(p.give_free(), acc.give_full())
     acc.step(plan.vector)
     o.step(plan.vector)

@@ -72,7 +72,7 @@ def _largest(
     More heads than units make chunks of fewer keys. These must still fill an array's sides, and be
     all keys of a head or enough of them to come from every channel.
     """
-    array, heads = plan.machine.systolic_of(0), units * unit_heads
+    array, heads = plan.machine.systolic, units * unit_heads
     keys = min(length, plan.slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16)
     queries = min(k.queries.most, *(
         (bound - fixed) // row for fixed, row, bound in _needs(plan, k, heads, length).values()))

@@ -253,12 +253,12 @@ class ProgramBuilder:
     def operand(self, name: str, space: Space, address_bytes: int, shape: Sequence[int],
                 format: str, *, strides: Sequence[int] | None = None, base: int | None = None,
                 loops: Sequence[tuple[int, int]] = (), edges: Sequence[Edge | None] = (),
-                gather: Gather | None = None) -> int:
+                gather: Gather | None = None, layout: Layout = Layout.ROW) -> int:
         """Return the index of the operand described, the same for an equal description."""
         steps = tuple(sorted((level, step) for level, step in loops if step))
         made = Operand(
             name, space, address_bytes, tuple(shape),
-            packed_strides(shape) if strides is None else tuple(strides), format,
+            packed_strides(shape) if strides is None else tuple(strides), format, layout,
             base_register=base, loop_strides=steps,
             edges=tuple(edges) if any(e is not None for e in edges) else (), gather=gather,
         )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from machine.opcodes import Dataflow, Mode, Opcode
 from machine.program import UNIT_LEVEL, Edge, Space
 from machine.vector import VectorOp
+from mapping import lut
 from mapping.builder import Ring
-from mapping.plan import Plan, Rows, Tensor
+from mapping.plan import Plan, Rows, Tensor, mask_of
 from mapping.tiling import Gemm, GemmTiling
 
 __all__ = ["GemmKernel", "write_gemm"]
@@ -37,13 +38,14 @@ class GemmKernel:
     tiling: GemmTiling
     rows: Rows
     a: Tensor  # [m, k]
-    w: Tensor  # [n blocks, k blocks, k, n], packed by tiles
+    w: Tensor  # [n blocks, k blocks, k, n], packed by tiles; codes: [..., planes, n, k / 4]
     out: Tensor  # [m, n], or [m, n / 2] of a gated pair
     a_scale: Tensor | None = None  # [m] FP32; None: A is in floating point
     w_scale: Tensor | None = None  # [n] FP32, padded to whole tiles
     bias: Tensor | None = None  # [n] FP32, padded to whole tiles
     residual: Tensor | None = None  # as `out`
     activation: str | None = None  # of the first half if the columns are gated pairs
+    table_format: str = ""  # of the entries of tables, where W's codes look up in them
 
     @property
     def blocks(self) -> tuple[int, int, int]:
@@ -57,6 +59,11 @@ class GemmKernel:
         return 2 if self.shape.halves else 1
 
     @property
+    def looked_up(self) -> bool:
+        """Whether W's codes look up sums of A; otherwise they multiply."""
+        return self.tiling.table_rows > 0
+
+    @property
     def acc_format(self) -> str:
         """Sums are INT32 for quantised operands, FP32 otherwise."""
         return "int32" if self.a_scale is not None else "float32"
@@ -67,14 +74,16 @@ def write_gemm(plan: Plan, kernel: GemmKernel) -> None:
     m_blocks, n_blocks, _ = kernel.blocks
     plan.begin()
     with plan.loop(m_blocks):
-        if kernel.tiling.resident:
+        if kernel.looked_up:
+            lut.write_tables(plan, kernel)
+        elif kernel.tiling.resident:
             _load_panel(plan, kernel)
         with plan.loop(n_blocks):
             _load_chunks(plan, kernel)
             _multiply(plan, kernel)
             _epilogue(plan, kernel)
         if kernel.tiling.resident:
-            plan.array.fence(plan.rings["a"].give_free())
+            plan.array.fence(plan.rings["t" if kernel.looked_up else "a"].give_free())
     plan.end()
 
 
@@ -93,9 +102,10 @@ def _load_panel(plan: Plan, kernel: GemmKernel) -> None:
 def _load_chunks(plan: Plan, kernel: GemmKernel) -> None:
     """Load each chunk of W, and of A where its rows do not stay."""
     t, s, w = kernel.tiling, kernel.shape, plan.rings["w"]
+    kept = len(kernel.w.symbol.shape) - len(kernel.w.strides) + 2  # axes of one tile
     with plan.loop(kernel.blocks[2], plan.weights):
         w.step(plan.weights)
-        plan.load(plan.weights, f"{kernel.name}.w", kernel.w, w, 0, (t.k, t.n),
+        plan.load(plan.weights, f"{kernel.name}.w", kernel.w, w, 0, kernel.w.symbol.shape[kept:],
                   strides=kernel.w.strides[2:],
                   loops=((2, kernel.w.strides[0]), (3, kernel.w.strides[1])),
                   waits=(w.take_free(),), signals=(w.give_full(),))
@@ -128,7 +138,8 @@ def _chunk(plan: Plan, kernel: GemmKernel, *, last: bool) -> None:
     rings["w"].step(plan.array)
     if streamed:
         rings["a"].step(plan.array)
-    group = plan.arrays // t.m_parts
+    units = plan.lookup_units if kernel.looked_up else plan.array_units
+    group = len(units) // t.m_parts
     first = k_blocks == 1
     for part in range(t.m_parts):
         held = ["w", "a"] if streamed else ["w"]
@@ -136,13 +147,18 @@ def _chunk(plan: Plan, kernel: GemmKernel, *, last: bool) -> None:
         signals = [rings[n].give_free(t.m_parts) for n in held]
         if last:
             signals.append(rings["acc"].give_full(t.m_parts))
-        mode = {"mode": Mode.SET if first else Mode.ACCUMULATE} if last else {"set_level": 3}
-        flow = Dataflow[plan.machine.systolic_of(0).dataflows[-1].upper()]
+        fields: dict[str, int] = {"set_level": 3}
+        if last:
+            fields = {"mode": Mode.SET if first else Mode.ACCUMULATE}
+        if kernel.looked_up:
+            operands = lut.lookup_operands(plan, kernel, last=last)
+            fields |= {"dataflow": Dataflow.LUT, "tables": 1}
+        else:
+            operands = _operands(plan, kernel, part, last)
+            fields |= {"dataflow": plan.flow}
         plan.array.op(
-            Opcode.MATMUL, waits=waits, signals=signals,
-            mask=((1 << group) - 1) << (part * group), operands=_operands(plan, kernel, part, last),
-            fields={"dataflow": flow, **mode},
-        )
+            Opcode.MATMUL, waits=waits, signals=signals, operands=operands, fields=fields,
+            mask=mask_of(units[part * group : (part + 1) * group]))
 
 
 def _operands(plan: Plan, kernel: GemmKernel, part: int, last: bool) -> dict[str, int]:

@@ -7,20 +7,20 @@ outputs there; the `stage` token lets its inputs be read only after the kernel b
 them, while `weights` runs ahead.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from machine.chip import Machine
 from machine.formats import format_named, packed_bytes
-from machine.opcodes import Opcode
+from machine.opcodes import Dataflow, Opcode
 from machine.program import Edge, Queue, QueueKind, Space, Symbol
 from machine.vector import VectorOp
 from mapping.builder import Count, ProgramBuilder, Ring, StreamBuilder, packed_strides
 from mapping.fit import DoesNotFit, Unfit
 from mapping.tiling import Slots
 
-__all__ = ["Plan", "Rows", "Tensor"]
+__all__ = ["Plan", "Rows", "Tensor", "mask_of"]
 
 # Of each region: the share of one slot in the scratchpad, in 64ths, and the number of slots.
 # w: weights, cached keys and values for the arrays; a: activations for the arrays; x: rows for the
@@ -30,6 +30,11 @@ __all__ = ["Plan", "Rows", "Tensor"]
 Regions = dict[str, tuple[int, int]]
 FEW_ROWS: Regions = {"w": (8, 4), "a": (4, 2), "x": (3, 2), "s": (3, 2), "o": (2, 2), "p": (4, 2)}
 MANY_ROWS: Regions = FEW_ROWS | {"w": (8, 3), "a": (4, 4)}
+
+
+def mask_of(units: Iterable[int]) -> int:
+    """Return the unit mask of `units`."""
+    return sum(1 << unit for unit in units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,14 @@ class Plan:
         if machine.dma.count < 3:
             raise Unfit(DoesNotFit("every kernel", "dma.count", 3, machine.dma.count, "engines",
                                    ("--set dma.count=3",)))
-        self.arrays = machine.units(QueueKind.ARRAY)
+        # Products of two activations are multiplied: lookup arrays take weights only.
+        self.array_units = machine.array_units("systolic")
+        self.lookup_units = machine.array_units("lut")
         self.vectors = machine.units(QueueKind.VECTOR)
         self.weights, self.acts, self.store = (
             builder.stream(Queue(QueueKind.DMA, i), 1 << i) for i in range(3)
         )
-        self.array = builder.stream(Queue(QueueKind.ARRAY), (1 << self.arrays) - 1)
+        self.array = builder.stream(Queue(QueueKind.ARRAY), mask_of(self.array_units))
         self.vector = builder.stream(Queue(QueueKind.VECTOR), (1 << self.vectors) - 1)
         self.stage = builder.token("stage", 1)
         self.cached = builder.token("cached")
@@ -95,6 +102,9 @@ class Plan:
             address += slots * size
         half = self.machine.accumulator.bytes // 2
         self.rings["acc"] = self.builder.ring("acc", Space.ACCUMULATOR, 0, half)
+        if self.machine.tables is not None:
+            half = self.machine.tables.bytes // 2
+            self.rings["t"] = self.builder.ring("t", Space.TABLE, 0, half)
 
     def _open(self, entries: tuple[str, ...]) -> None:
         r = self.rings
@@ -105,9 +115,21 @@ class Plan:
         r["s"].open(self.acts, self.vector)
         r["p"].open(self.vector, self.array)
         r["acc"].open(self.array, self.vector)
+        if "t" in r:
+            r["t"].open(self.vector, self.array)
         for stream in self.streams:
             for entry in entries:
                 stream.launch(entry)
+
+    @property
+    def arrays(self) -> int:
+        """Systolic arrays at work."""
+        return len(self.array_units)
+
+    @property
+    def flow(self) -> Dataflow:
+        """The dataflow of their products."""
+        return Dataflow[self.machine.systolic.dataflows[-1].upper()]
 
     @property
     def streams(self) -> tuple[StreamBuilder, ...]:
@@ -122,6 +144,7 @@ class Plan:
             weights=r["w"].slot_bytes, activations=r["a"].slot_bytes, rows=r["x"].slot_bytes,
             outputs=r["o"].slot_bytes, side=r["s"].slot_bytes,
             probabilities=r["p"].slot_bytes, accumulator=r["acc"].slot_bytes,
+            tables=r["t"].slot_bytes if "t" in r else 0,
         )
 
     @contextmanager

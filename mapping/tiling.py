@@ -7,7 +7,9 @@ from math import isqrt
 from machine.chip import Machine
 from mapping.fit import Unfit, buffer_too_small
 
-__all__ = ["Gemm", "GemmTiling", "Slots", "cost_cycles", "find_tiling", "fits"]
+__all__ = [
+    "Gemm", "GemmTiling", "Slots", "cost_cycles", "find_tiling", "fits", "result_rows", "sizes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Slots:
     side: int  # scales, bias
     probabilities: int
     accumulator: int
+    tables: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class GemmTiling:
     m_parts: int  # groups of array units, each with m / m_parts rows
     rows: int  # rows of C the epilogue handles at once
     resident: bool  # A's rows of the block stay on chip for all of n and k
+    table_rows: int = 0  # rows whose tables are made at once; 0: nothing is looked up
 
 
 def _ceil(a: int, b: int) -> int:
@@ -85,7 +89,7 @@ def cost_cycles(gemm: Gemm, tiling: GemmTiling, machine: Machine) -> int:
 
     An estimate for choosing; the simulator says what it really takes.
     """
-    array, t = machine.systolic_of(0), tiling
+    array, t = machine.systolic, tiling
     m_blocks, n_blocks, k_blocks = _ceil(gemm.m, t.m), _ceil(gemm.n, t.n), _ceil(gemm.k, t.k)
     part = _ceil(t.m, t.m_parts)
     per_tile = array.ws_tile_cycles(part)
@@ -99,7 +103,7 @@ def cost_cycles(gemm: Gemm, tiling: GemmTiling, machine: Machine) -> int:
     return steps * max(compute, memory) + steps + tail
 
 
-def _sizes(limit: int, unit: int) -> list[int]:
+def sizes(limit: int, unit: int) -> list[int]:
     """Return candidate sizes: `limit` itself and unit x powers of two (and 3 x) below it."""
     found, size = {limit}, unit
     while size < limit:
@@ -109,22 +113,22 @@ def _sizes(limit: int, unit: int) -> list[int]:
 
 
 def _candidates(gemm: Gemm, machine: Machine, slots: Slots) -> Iterator[GemmTiling]:
-    array = machine.systolic_of(0)
-    count = sum(a.count for a in machine.arrays)
+    array = machine.systolic
+    count = len(machine.array_units("systolic"))
     pair = 2 if gemm.halves else 1
-    for m in _sizes(gemm.m, 8):
+    for m in sizes(gemm.m, 8):
         for m_parts in (p for p in (1, 2, 4, 8) if p <= count and count % p == 0 and m % p == 0):
             lanes = count // m_parts
-            for unit_n in _sizes(_ceil(_ceil(gemm.n, lanes), pair) * pair, array.cols):
+            for unit_n in sizes(_ceil(_ceil(gemm.n, lanes), pair) * pair, array.cols):
                 n = unit_n * lanes
-                for k in _sizes(gemm.k, array.rows):
-                    rows = _rows(gemm, m, n, slots)
+                for k in sizes(gemm.k, array.rows):
+                    rows = result_rows(gemm, m, n, slots)
                     if rows:
                         for resident in (True, False):
                             yield GemmTiling(m, n, k, unit_n, m_parts, rows, resident)
 
 
-def _rows(gemm: Gemm, m: int, n: int, slots: Slots) -> int:
+def result_rows(gemm: Gemm, m: int, n: int, slots: Slots) -> int:
     """Return the most rows an epilogue step can hold, a divisor of m; 0 if not even one."""
     small = [d for d in range(1, isqrt(m) + 1) if m % d == 0]
     for rows in sorted({*small, *(m // d for d in small)}, reverse=True):
@@ -155,10 +159,10 @@ def find_tiling(
 
 def _miss(gemm: Gemm, machine: Machine, slots: Slots, name: str) -> Unfit:
     """Return what to raise: the region that even the smallest tiling exceeds the most."""
-    count = sum(a.count for a in machine.arrays)
+    count = len(machine.array_units("systolic"))
     pair = 2 if gemm.halves else 1
-    unit_n = min(_ceil(_ceil(gemm.n, count), pair) * pair, machine.systolic_of(0).cols)
-    smallest = GemmTiling(min(gemm.m, 8), unit_n * count, min(gemm.k, machine.systolic_of(0).rows),
+    unit_n = min(_ceil(_ceil(gemm.n, count), pair) * pair, machine.systolic.cols)
+    smallest = GemmTiling(min(gemm.m, 8), unit_n * count, min(gemm.k, machine.systolic.rows),
                           unit_n, 1, 1, False)
     region, (demand, bound) = max(
         fits(gemm, smallest, slots).items(), key=lambda item: item[1][0] / max(item[1][1], 1))

@@ -18,6 +18,7 @@ from mapping.fit import DoesNotFit, Unfit, enlarged
 from mapping.formats import Formats
 from mapping.gemm import GemmKernel, write_gemm
 from mapping.heads import HeadsKernel, Part, write_heads
+from mapping.lut import CODE_FORMAT, TABLE_K, find_lookup_tiling, lookup_array
 from mapping.model import Model
 from mapping.plan import FEW_ROWS, MANY_ROWS, Plan, Rows, Tensor
 from mapping.rows import EmbedKernel, RowKernel, write_embed, write_rows
@@ -45,6 +46,7 @@ class Weight:
     halves: bool  # gate and up alternate by half a tile
     scale: Symbol | None  # FP32 of every column, padded to whole tiles; None: floating point
     bias: Symbol | None
+    planes: int = 0  # bits of a code by planes, which look up; 0: codes of `symbol` multiply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,7 @@ class _Mapper:
         entries = ("position",) if model.kind == "encoder" else ("position", "keys")
         self.plan = Plan(
             self.builder, machine, entries=(*entries, varying) if varying else entries,
-            regions=MANY_ROWS if phase.tokens > machine.systolic_of(0).rows else FEW_ROWS)
+            regions=MANY_ROWS if phase.tokens > machine.systolic.rows else FEW_ROWS)
         self.weights: list[Weight] = []
         self.vectors: list[tuple[Symbol, tuple[str, ...]]] = []
         self.tilings: list[tuple[str, GemmTiling]] = []
@@ -171,10 +173,12 @@ class _Mapper:
             with self.plan.loop(1):
                 self._head()
         self._check_capacity()
+        lookup = {Capability.LUT} if any(w.planes for w in self.weights) else set()
         return Mapped(
-            program=self.builder.build(CAPABILITIES), model=_noted(self.model), phase=self.phase,
-            formats=self.formats, weights=tuple(self.weights), vectors=tuple(self.vectors),
-            tilings=tuple(self.tilings), dram_bytes=self.builder.dram_bytes,
+            program=self.builder.build(CAPABILITIES | lookup), model=_noted(self.model),
+            phase=self.phase, formats=self.formats, weights=tuple(self.weights),
+            vectors=tuple(self.vectors), tilings=tuple(self.tilings),
+            dram_bytes=self.builder.dram_bytes,
         )
 
     def _check_capacity(self) -> None:
@@ -279,13 +283,19 @@ class _Mapper:
         form = self.formats.of("weight")
         gemm = Gemm(rows.most, n, k, self.formats.of("activation").bits, form.bits, 16,
                     scales=self.quantised + bias, residual=residual is not None, halves=halves)
-        tiling = find_tiling(gemm, self.machine, self.plan.slots, name=name,
-                             one_part=rows.entry is not None)
+        array = lookup_array(self.machine, gemm.a_bits, gemm.w_bits) if self.quantised else None
+        if array is not None:
+            tiling = find_lookup_tiling(gemm, self.machine, array, self.plan.slots, name=name)
+            tile: tuple[int, ...] = (form.bits, tiling.n, tiling.k // TABLE_K)
+        else:
+            tiling = find_tiling(gemm, self.machine, self.plan.slots, name=name,
+                                 one_part=rows.entry is not None)
+            tile = (tiling.k, tiling.n)
         self.tilings.append((name, tiling))
-        blocks = (-(-n // tiling.n), -(-k // tiling.k), tiling.k, tiling.n)
+        blocks = (-(-n // tiling.n), -(-k // tiling.k), *tile)
         lead = (self.model.layers,) if layered else ()
         symbol = self.builder.symbol(f"{name}.weight", SymbolKind.CONST, (*lead, *blocks),
-                                     form.name)
+                                     form.name if array is None else CODE_FORMAT)
         padded = blocks[0] * tiling.n
         scale_symbol, extra = None, {}
         for key, wanted in (("scale", self.quantised), ("bias", bias)):
@@ -296,13 +306,15 @@ class _Mapper:
         scale_symbol = extra.get("scale")
         self.weights.append(Weight(
             symbol=symbol, sources=sources, layered=layered, tile=(tiling.k, tiling.n),
-            halves=halves, scale=scale_symbol, bias=extra.get("bias")))
+            halves=halves, scale=scale_symbol, bias=extra.get("bias"),
+            planes=0 if array is None else form.bits))
         tensors = {key: Tensor.of(s, layered=layered) for key, s in extra.items()}
         with self.builder.accounting(name, 0, 0):
             write_gemm(self.plan, GemmKernel(
                 name=name, shape=gemm, tiling=tiling, rows=rows, a=a, a_scale=a_scale,
                 w=Tensor.of(symbol, layered=layered), w_scale=tensors.get("scale"),
-                bias=tensors.get("bias"), out=out, residual=residual, activation=activation))
+                bias=tensors.get("bias"), out=out, residual=residual, activation=activation,
+                table_format=array.tables.format if array is not None else ""))
 
     def _layer(self) -> None:
         """Write one layer; every layer runs the same instructions."""
