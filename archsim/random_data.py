@@ -5,6 +5,7 @@ from math import prod
 import numpy as np
 
 from golden.convert import values_of
+from golden.transforms import OF_NOTHING
 from machine.errors import must_be
 from machine.formats import Format, Kind, format_named
 from machine.program import Program, Symbol, SymbolKind
@@ -38,7 +39,7 @@ def _source(symbol: Symbol, rng: np.random.Generator) -> tuple[str, np.ndarray |
     fmt = format_named(symbol.format, where=symbol.name)
     shape = symbol.shape
     match name, arguments:
-        case ("rotary" | "rotary_bands"), _:
+        case _ if name in OF_NOTHING:
             return symbol.name, None
         case ("rows" | "group"), [*names, _, part]:
             if part != "elements":

@@ -15,6 +15,8 @@ A symbol names its transform as ``name`` or ``name/argument/...``:
                                  projection `KEYS` (``golden.k_sort``); PAIRS is ``rope``, ``plain``
 ``rotary/WIDTH/THETA/FACTOR``    of no tensor: the steps of ROPE as words [WIDTH], every pair
                                  FACTOR times slower (``machine.approx.rotary_steps``)
+``empty_state``                  of no tensor: rows (m, l, o...) of attention over no keys, m minus
+                                 infinity, the others 0
 ``rotary_bands/WIDTH/THETA/...`` the same with FACTOR/LOW/HIGH/LENGTH, pair by pair (Llama 3.1)
 ===============================  ==================================================================
 """
@@ -30,7 +32,7 @@ from machine.errors import UserError, must_be, unknown
 from machine.formats import Kind, format_named
 from machine.program import Symbol
 
-__all__ = ["Taken", "transform"]
+__all__ = ["OF_NOTHING", "Taken", "transform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,15 @@ def transform(symbol: Symbol, tensors: Mapping[str, np.ndarray]) -> Taken | None
     Raises `UserError` for an unknown transform or wrong arguments.
     """
     name, *arguments = symbol.transform.split("/")
-    if name in _OF_NOTHING:
+    if name in OF_NOTHING:
+        if len(arguments) != OF_NOTHING[name]:
+            raise must_be(f"transform {name}", f"given {OF_NOTHING[name]} arguments",
+                          len(arguments), where=symbol.name)
+        if name == "empty_state":
+            return Taken(_empty_state(symbol.shape), ())
         return Taken(_rotary(symbol.name, name, arguments), ())
     if name not in _TRANSFORMS:
-        raise unknown("transform", name, [*filter(None, _TRANSFORMS), *_OF_NOTHING],
+        raise unknown("transform", name, [*filter(None, _TRANSFORMS), *OF_NOTHING],
                       where=symbol.name)
     count, function = _TRANSFORMS[name]
     source = symbol.name
@@ -117,11 +124,14 @@ def _k_sort(values: np.ndarray, keys: np.ndarray, head_dim: str, pairs: str) -> 
     return k_sort.k_sort(values, keys, _positive("head_dim", head_dim), rope=rope)
 
 
+def _empty_state(shape: tuple[int, ...]) -> np.ndarray:
+    state = np.zeros(shape, np.float32)
+    state[..., 0] = -np.inf
+    return state
+
+
 def _rotary(where: str, name: str, arguments: list[str]) -> np.ndarray:
     """Return the words of ROPE's steps; see `golden.vector.rotary_words`."""
-    if len(arguments) != _OF_NOTHING[name]:
-        raise must_be(f"transform {name}", f"given {_OF_NOTHING[name]} arguments", len(arguments),
-                      where=where)
     try:
         width, theta, factor = int(arguments[0]), float(arguments[1]), float(arguments[2])
         stretch = Stretch(factor)
@@ -155,5 +165,5 @@ _TRANSFORMS: dict[str, tuple[int, Callable[..., np.ndarray]]] = {
     "group": (2, _group),
     "k_sort": (2, _k_sort),
 }
-_OF_NOTHING = {"rotary": 3, "rotary_bands": 6}  # name: number of arguments
+OF_NOTHING = {"empty_state": 0, "rotary": 3, "rotary_bands": 6}  # name: number of arguments
 _OF_OTHER = ("rows", "group")  # the tensor's name stands before the arguments

@@ -1,19 +1,27 @@
 """The attention kernel: softmax(q k^T) v, a group of heads and a block of queries at a time.
 
-Loop levels: 0 layer, 1 request, 2 group of key heads (shared by the units), 3 block of queries,
-4 block of keys. Scores of a block of queries stand in the accumulator for all keys, where the
-vector units turn them into probabilities.
+Scores of a block of queries stand in the accumulator for all keys, where the vector units turn
+them into probabilities. Where the scores of all keys do not fit, a row is cut into pieces: each
+leaves its largest score, its sum of weights and its weighted values, (m, l, o), and is merged into
+what those before it left (arXiv 2205.14135, 2405.10480). Loop levels: `mapping.attention_views`.
 """
-
-from dataclasses import dataclass
 
 from machine.formats import format_named
 from machine.opcodes import Alu, Mode, Opcode
-from machine.program import UNIT_LEVEL, Edge, Space
+from machine.program import Edge, Predicate, Space, SymbolKind
 from machine.vector import Mask, ScaleRule, VectorOp
-from mapping.attention_blocks import AttentionKernel, Blocks, find_blocks, probability_format
-from mapping.builder import Ring, fp32_bits
-from mapping.plan import Plan, Tensor, mask_of
+from mapping.attention_blocks import (
+    STATE,
+    AttentionKernel,
+    Blocks,
+    find_blocks,
+    probability_format,
+    scale_bytes,
+    state_bytes,
+)
+from mapping.attention_views import Views, array_mask, key_edge, key_loops, vector_mask
+from mapping.builder import Count, Ring, fp32_bits
+from mapping.plan import Plan, Tensor
 
 __all__ = ["write_attention"]
 
@@ -21,54 +29,154 @@ SCORE = "float32"
 
 
 def write_attention(plan: Plan, kernel: AttentionKernel) -> None:
-    """Write `kernel` into the plan's streams; raises `Unfit` where a row of scores cannot stay."""
-    k, s, x = kernel, plan.rings["s"], plan.rings["x"]
-    blocks = find_blocks(plan, k)
+    """Write `kernel` into the plan's streams; raises `Unfit` where not even pieces can stay."""
+    blocks = find_blocks(plan, kernel)
     plan.begin()
     plan.weights.wait((plan.cached, 1))
-    with (plan.loop(k.batch), plan.loop(-(-k.kv_heads // blocks.heads)),
-          plan.loop(-(-k.queries.most // blocks.queries))):
-        side = _load_queries(plan, k, blocks)
-        if side:
-            s.step(plan.vector)
-            x.step(plan.vector)
-            plan.vector.wait(s.take_full(), x.take_full())
-        _scores(plan, k, blocks)
-        _softmax(plan, k, blocks, side)
-        _weighted_sum(plan, k, blocks)
-        _save(plan, k, blocks)
+    with (plan.loop(kernel.batch), plan.loop(-(-kernel.kv_heads // blocks.heads)),
+          plan.loop(-(-kernel.queries.most // blocks.queries))):
+        if blocks.pieces > 1:
+            _in_pieces(plan, kernel, blocks)
+        else:
+            _at_once(plan, kernel, blocks)
+        _save(plan, kernel, blocks)
     plan.end()
 
 
-def _load_queries(plan: Plan, k: AttentionKernel, n: Blocks) -> dict[str, int]:
-    """Load q, its scales and those of k into the side slot, those of v as rows; return places."""
-    a, s, x, acts, group = *(plan.rings[name] for name in "asx"), plan.acts, k.heads // k.kv_heads
-    heads = Edge(k.heads, ((2, n.heads * group),))
-    tokens = plan.edge(acts, k.queries, (3, n.queries))
-    st = k.q.strides
+def _at_once(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
+    """Write a block whose rows of scores stand in the accumulator whole."""
+    a, p, acc, o, s, x = (plan.rings[name] for name in ("a", "p", "acc", "o", "s", "x"))
+    views, coded = Views(plan, k, n), k.q_scale is not None
+    _load_queries(plan, k, n)
+    if coded:
+        s.step(plan.acts)
+        at = _load_query_scales(plan, k, n, ())
+        x.step(plan.acts)
+        plan.acts.wait(x.take_free())
+        _load_key_scales(plan, k, n, (("k", s, at, (s.give_full(),)),
+                                      ("v", x, 0, (x.give_full(),))))
+        s.step(plan.vector)
+        x.step(plan.vector)
+        plan.vector.wait(s.take_full(), x.take_full())
+        scales = (views.columns("ks", s, at), views.columns("vs", x, 0))
+    a.step(plan.array)
+    plan.array.wait(a.take_full())
+    _scores(plan, k, n, a.give_free())
+    acc.step(plan.vector)
+    p.step(plan.vector)
+    if coded:
+        _weigh_codes(plan, k, n, scales, done=(s.give_free(), x.give_free()))
+    else:
+        plan.compute(VectorOp.SOFTMAX, views.probabilities(), views.scores(SCORE),
+                     mask=vector_mask(plan, n), fields=_seen(plan, k, n),
+                     waits=(acc.take_full(), p.take_free()),
+                     signals=(acc.give_free(), p.give_full()))
+    _weighted_sum(plan, k, n)
+    o.step(plan.vector)
+    y = views.vector("y", Space.SCRATCHPAD, o.address_bytes, o.slot(plan.vector),
+                     k.out.symbol.format, k.head_dim, None)
+    _scale_sums(plan, k, n, y, waits=(o.take_free(),), signals=(o.give_full(),))
+
+
+def _in_pieces(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
+    """Write a block piece by piece: (m, l, o) so far and the piece's stand in the side slot."""
+    a, p, acc, o, s, x = (plan.rings[name] for name in ("a", "p", "acc", "o", "s", "x"))
+    views, coded, vector = Views(plan, k, n), k.q_scale is not None, plan.vector
+    _load_queries(plan, k, n)
+    s.step(plan.acts)
+    if coded:
+        _load_query_scales(plan, k, n, ())
+    else:
+        plan.acts.wait(s.take_free())
+    _load_empty(plan, k, n)
+    for ring in (s, o):
+        ring.step(vector)
+    vector.wait(s.take_full(), o.take_free())
+    so_far, piece = (views.state(name, s, scale_bytes(k, n) + at)
+                     for name, at in (("so_far", 0), ("piece", state_bytes(k, n))))
+    a.step(plan.array)
+    plan.array.wait(a.take_full())
+    with plan.loop(n.pieces, plan.weights, plan.acts, plan.array, vector):
+        if coded:
+            x.step(plan.acts)
+            plan.acts.wait(x.take_free())
+            at = n.heads * n.length * 4
+            _load_key_scales(plan, k, n, (("k", x, 0, ()), ("v", x, at, (x.give_full(),))))
+            x.step(vector)
+            vector.wait(x.take_full())
+            scales = (views.columns("ks", x, 0), views.columns("vs", x, at))
+        _scores(plan, k, n)
+        acc.step(vector)
+        p.step(vector)
+        if coded:
+            _weigh_codes(plan, k, n, scales, state=piece.row, done=(x.give_free(),))
+        else:
+            plan.compute(VectorOp.SOFTMAX, views.probabilities(), views.scores(SCORE),
+                         state=piece.row, mask=vector_mask(plan, n), fields=_seen(plan, k, n),
+                         waits=(acc.take_full(), p.take_free()),
+                         signals=(acc.give_free(), p.give_full()))
+        _weighted_sum(plan, k, n)
+        some = _any_keys(plan, k, n)
+        _scale_sums(plan, k, n, piece.values, predicate=some)
+        y = views.vector("y", Space.SCRATCHPAD, o.address_bytes, o.slot(vector),
+                         k.out.symbol.format, k.head_dim, None)
+        plan.compute(VectorOp.MERGE, y, piece.row, state=so_far.row, mask=vector_mask(plan, n),
+                     predicate=some)
+    plan.array.fence(a.give_free())
+    vector.fence(o.give_full(), s.give_free())
+
+
+def _load_queries(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
+    a, acts, group, st = plan.rings["a"], plan.acts, k.heads // k.kv_heads, k.q.strides
     a.step(acts)
     plan.load(acts, f"{k.name}.q", k.q, a, 0, (n.heads * group, n.queries, k.head_dim),
-              strides=st[1:], edges=(heads, tokens, None),
+              strides=st[1:], edges=(*_query_edges(plan, k, n), None),
               loops=((1, st[0]), (2, n.heads * group * st[1]), (3, n.queries * st[2])),
               waits=(a.take_free(),), signals=(a.give_full(),))
-    if k.q_scale is None or k.k_scale is None or k.v_scale is None:
-        return {}
-    s.step(acts)
-    st = k.q_scale.strides
-    places = {"q": 0}
-    at = plan.load(acts, f"{k.name}.qs", k.q_scale, s, 0, (n.heads * group, n.queries),
-                   strides=st[1:], edges=(heads, tokens),
-                   loops=((1, st[0]), (2, n.heads * group * st[1]), (3, n.queries)),
-                   waits=(s.take_free(),))
-    x.step(acts)
-    acts.wait(x.take_free())
-    for name, scale, ring, place in (("k", k.k_scale, s, at), ("v", k.v_scale, x, 0)):
-        places[name], st = place, scale.strides
-        plan.load(acts, f"{k.name}.{name}s", scale, ring, place, (n.heads, n.length),
-                  strides=st[1:], loops=((1, st[0]), (2, n.heads * st[1])),
-                  edges=(Edge(k.kv_heads, ((2, n.heads),)), plan.edge(acts, k.keys)),
-                  signals=(ring.give_full(),))
-    return places
+
+
+def _load_empty(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
+    """Load the state of no keys to the places of both states: for every row the same."""
+    s, width = plan.rings["s"], STATE + k.head_dim
+    nothing = plan.builder.symbol(f"{k.name}.no_keys", SymbolKind.CONST, (width,), "float32",
+                                  transform="empty_state")
+    heads, queries = _query_edges(plan, k, n)
+    shape = (n.heads * (k.heads // k.kv_heads), n.queries, width)
+    for at, signals in ((0, ()), (state_bytes(k, n), (s.give_full(),))):
+        plan.load(plan.acts, f"{k.name}.empty", Tensor(nothing, (0, 0, 1)), s,
+                  scale_bytes(k, n) + at, shape, edges=(heads, queries, None), signals=signals)
+
+
+def _query_edges(plan: Plan, k: AttentionKernel, n: Blocks) -> tuple[Edge, Edge]:
+    group = k.heads // k.kv_heads
+    return (Edge(k.heads, ((2, n.heads * group),)),
+            plan.edge(plan.acts, k.queries, (3, n.queries)))
+
+
+def _load_query_scales(plan: Plan, k: AttentionKernel, n: Blocks, signals: tuple[Count, ...]
+                       ) -> int:
+    """Load the scales of q to the front of the side slot; return the bytes taken."""
+    assert k.q_scale is not None
+    s, group, st = plan.rings["s"], k.heads // k.kv_heads, k.q_scale.strides
+    return plan.load(
+        plan.acts, f"{k.name}.qs", k.q_scale, s, 0, (n.heads * group, n.queries), strides=st[1:],
+        edges=_query_edges(plan, k, n),
+        loops=((1, st[0]), (2, n.heads * group * st[1]), (3, n.queries)),
+        waits=(s.take_free(),), signals=signals)
+
+
+def _load_key_scales(plan: Plan, k: AttentionKernel, n: Blocks,
+                     places: tuple[tuple[str, Ring, int, tuple[Count, ...]], ...]) -> None:
+    """Load the scales of the keys and of their values to their places."""
+    for name, ring, place, signals in places:
+        scale = k.k_scale if name == "k" else k.v_scale
+        assert scale is not None
+        st = scale.strides
+        loops = ((4, n.length),) if n.pieces > 1 else ()
+        plan.load(plan.acts, f"{k.name}.{name}s", scale, ring, place, (n.heads, n.length),
+                  strides=st[1:], loops=((1, st[0]), (2, n.heads * st[1]), *loops),
+                  edges=(Edge(k.kv_heads, ((2, n.heads),)),
+                         key_edge(plan, plan.acts, k, n, chunk=False)), signals=signals)
 
 
 def _load_cached(plan: Plan, k: AttentionKernel, n: Blocks, name: str, cached: Tensor) -> None:
@@ -77,191 +185,76 @@ def _load_cached(plan: Plan, k: AttentionKernel, n: Blocks, name: str, cached: T
     w.step(stream)
     plan.load(stream, f"{k.name}.{name}", cached, w, 0, (n.heads, n.keys, k.head_dim),
               strides=st[1:], waits=(w.take_free(),), signals=(w.give_full(),),
-              edges=(Edge(k.kv_heads, ((2, n.heads),)),
-                     plan.edge(stream, k.keys, (4, n.keys)), None),
-              loops=((1, st[0]), (2, n.heads * st[1]), (4, n.keys * st[2])))
+              edges=(Edge(k.kv_heads, ((2, n.heads),)), key_edge(plan, stream, k, n), None),
+              loops=((1, st[0]), (2, n.heads * st[1]), *key_loops(n, st[2])))
 
 
-@dataclass(frozen=True, slots=True)
-class _Views:
-    """Makes the operands of one kernel's compute streams."""
-
-    plan: Plan
-    k: AttentionKernel
-    n: Blocks
-
-    @property
-    def group(self) -> int:
-        """Query heads a key head."""
-        return self.k.heads // self.k.kv_heads
-
-    @property
-    def acc_format(self) -> str:
-        """Sums are INT32 for codes, FP32 otherwise."""
-        return "int32" if self.k.q_scale is not None else "float32"
-
-    def matmul(self, a: tuple[str, int, int, str], w: str, contract: Edge | None,
-               out: tuple[int, int, int, Edge | None], depth: int) -> dict[str, int]:
-        """Return the operands of a MATMUL of each unit's key heads.
-
-        `a` is (ring, row length, element step a chunk of keys, format); `w` is "k" or "v"; `out`
-        is (columns, row length, element step a chunk of keys, edge of the columns).
-        """
-        plan, n, b, array = self.plan, self.n, self.plan.builder, self.plan.array
-        ring, length, chunk, form = a
-        columns, sums, sum_chunk, out_edge = out
-        mine = Edge(self.k.kv_heads, ((2, n.heads), (UNIT_LEVEL, n.unit_heads)))
-        cached, d = self.k.k if w == "k" else self.k.v, self.k.head_dim
-        sizes, edges = self._rows()
-        one, each = ((1,), (0,)) if len(sizes) == 2 else ((), ())
-
-        def rows(width: int) -> tuple[int, ...]:
-            strides = (n.queries * width, width) if len(sizes) == 2 else (width,)
-            return (self.group * n.queries * width, *strides, 1)
-
-        def steps(size: int, chunk: int) -> tuple[tuple[int, int], ...]:
-            return (UNIT_LEVEL, n.unit_heads * size), (4, chunk)
-
-        return {
-            "a": b.operand(f"{self.k.name}.{w}.a", Space.SCRATCHPAD,
-                           plan.rings[ring].address_bytes, (n.unit_heads, *sizes, depth), form,
-                           strides=rows(length), base=plan.rings[ring].slot(array),
-                           loops=steps(self.group * n.queries * length, chunk),
-                           edges=(mine, *edges, contract)),
-            "w": b.operand(f"{self.k.name}.{w}.w", Space.SCRATCHPAD,
-                           plan.rings["w"].address_bytes,
-                           (n.unit_heads, *one, depth, columns), cached.symbol.format,
-                           strides=(n.keys * d, *each, *((1, d) if w == "k" else (d, 1))),
-                           base=plan.rings["w"].slot(array), loops=steps(n.keys * d, 0),
-                           edges=(mine, *((None,) * len(one)), contract, out_edge)),
-            "acc": b.operand(f"{self.k.name}.{w}.sum", Space.ACCUMULATOR,
-                             plan.rings["acc"].address_bytes, (n.unit_heads, *sizes, columns),
-                             self.acc_format, strides=rows(sums),
-                             base=plan.rings["acc"].slot(array),
-                             loops=steps(self.group * n.queries * sums, sum_chunk),
-                             edges=(mine, *edges, out_edge)),
-        }
-
-    def _rows(self) -> tuple[tuple[int, ...], tuple[Edge | None, ...]]:
-        """Sizes and edges of the rows of one key head: one axis where all blocks are full."""
-        queries, n = self.k.queries, self.n
-        if queries.entry is None and queries.most % n.queries == 0:
-            return (self.group * n.queries,), (None,)
-        return (self.group, n.queries), (None, self.plan.edge(self.plan.array, queries,
-                                                              (3, n.queries)))
-
-    def vector(self, name: str, space: Space, address: int, base: int | None, form: str,
-               length: int, edge: Edge | None) -> int:
-        """Return a tile [heads, group, queries, length] of dense rows."""
-        plan, n = self.plan, self.n
-        mine = -(-n.heads // plan.vectors)
-        head = self.group * n.queries * length
-        return plan.builder.operand(
-            f"{self.k.name}.{name}", space, address, (mine, self.group, n.queries, length), form,
-            strides=(head, n.queries * length, length, 1), base=base,
-            loops=((UNIT_LEVEL, mine * head),), edges=(*self._leading(), edge))
-
-    def scale(self, name: str, address: int, base: int | None, *, row: int = 1,
-              trailing: bool = False) -> int:
-        """Return the FP32 scale of each row, [heads, group, queries] (and 1 if `trailing`)."""
-        plan, n = self.plan, self.n
-        mine = -(-n.heads // plan.vectors)
-        head = self.group * n.queries
-        one = (1,) if trailing else ()
-        return plan.builder.operand(
-            f"{self.k.name}.{name}", Space.SCRATCHPAD, address,
-            (mine, self.group, n.queries, *one), "float32", strides=(head, n.queries, 1, *one),
-            base=base, loops=((UNIT_LEVEL, mine * head),),
-            edges=(*self._leading(), *((None,) if trailing else ())))
-
-    def columns(self, name: str, ring: Ring, place: int, edge: Edge) -> int:
-        """Return the FP32 scale of each key, [heads, 1, 1, length]."""
-        plan, n = self.plan, self.n
-        mine = -(-n.heads // plan.vectors)
-        return plan.builder.operand(
-            f"{self.k.name}.{name}", Space.SCRATCHPAD, ring.address_bytes + place,
-            (mine, 1, 1, n.length), "float32", strides=(n.length, n.length, n.length, 1),
-            base=ring.slot(plan.vector), loops=((UNIT_LEVEL, mine * n.length),),
-            edges=(self._leading()[0], None, None, edge))
-
-    def _leading(self) -> tuple[Edge | None, ...]:
-        mine = -(-self.n.heads // self.plan.vectors)
-        rows = self.plan.edge(self.plan.vector, self.k.queries, (3, self.n.queries))
-        return Edge(self.k.kv_heads, ((2, self.n.heads), (UNIT_LEVEL, mine))), None, rows
-
-
-def _array_mask(plan: Plan, n: Blocks) -> int:
-    return mask_of(plan.array_units[: n.heads // n.unit_heads])
-
-
-def _vector_mask(plan: Plan, n: Blocks) -> int:
-    mine = -(-n.heads // plan.vectors)
-    return (1 << n.heads // mine) - 1
-
-
-def _scores(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
-    """Multiply a block of queries by all keys, chunk by chunk, into one accumulator slot."""
-    views, array = _Views(plan, k, n), plan.array
-    a, w, acc = plan.rings["a"], plan.rings["w"], plan.rings["acc"]
-    a.step(array)
+def _scores(plan: Plan, k: AttentionKernel, n: Blocks, *release: Count) -> None:
+    """Multiply a block of queries by its keys, chunk by chunk, into one accumulator slot."""
+    views, array, w, acc = Views(plan, k, n), plan.array, plan.rings["w"], plan.rings["acc"]
     acc.step(array)
-    array.wait(a.take_full(), acc.take_free())
-    with plan.loop(-(-k.keys.most // n.keys), plan.weights, array):
+    array.wait(acc.take_free())
+    with plan.loop(n.chunks, plan.weights, array):
         _load_cached(plan, k, n, "k", k.k)
         w.step(array)
-        keys = plan.edge(array, k.keys, (4, n.keys))
-        array.op(Opcode.MATMUL, mask=_array_mask(plan, n), waits=(w.take_full(),),
+        array.op(Opcode.MATMUL, mask=array_mask(plan, n), waits=(w.take_full(),),
                  signals=(w.give_free(),),
                  operands=views.matmul(("a", k.head_dim, 0, k.q.symbol.format), "k", None,
-                                       (n.keys, n.length, n.keys, keys), k.head_dim),
+                                       (n.keys, n.length, n.keys, key_edge(plan, array, k, n)),
+                                       k.head_dim),
                  fields={"dataflow": plan.flow, "mode": Mode.SET})
-    array.fence(a.give_free(), acc.give_full())
+    array.fence(*release, acc.give_full())
 
 
-def _softmax(plan: Plan, k: AttentionKernel, n: Blocks, side: dict[str, int]) -> None:
-    """Turn the scores into probabilities, times the scales of v, as the array reads them."""
-    views, vector, mask = _Views(plan, k, n), plan.vector, _vector_mask(plan, n)
-    acc, p, s, x = (plan.rings[name] for name in ("acc", "p", "s", "x"))
-    keys = plan.edge(vector, k.keys)
-    acc.step(vector)
-    p.step(vector)
-    score = views.vector("score", Space.ACCUMULATOR, acc.address_bytes, acc.slot(vector), SCORE,
-                         n.length, keys)
-    y = views.vector("p", Space.SCRATCHPAD, p.address_bytes, p.slot(vector), probability_format(k),
-                     n.length, keys)
-    fields = {"value": fp32_bits(k.head_dim**-0.5)} | _mask(plan, k, n)
-    waits, done = (acc.take_full(),), (acc.give_free(), p.give_full())
-    if not side:
-        plan.compute(VectorOp.SOFTMAX, y, score, mask=mask, fields=fields,
-                     waits=(*waits, p.take_free()), signals=done)
-        return
-    sums = views.vector("logit", Space.ACCUMULATOR, acc.address_bytes, acc.slot(vector),
-                        views.acc_format, n.length, keys)
-    rows = views.scale("qs", s.address_bytes + side["q"], s.slot(vector))
-    plan.compute(VectorOp.DEQUANTISE, score, sums, rows, views.columns("ks", s, side["k"], keys),
-                 mask=mask, waits=waits)
-    plan.compute(VectorOp.SOFTMAX, score, score, mask=mask, fields=fields)
-    plan.compute(VectorOp.MUL, score, score, views.columns("vs", x, side["v"], keys), mask=mask)
-    plan.compute(VectorOp.QUANTISE, y, score, scale=_p_scale(views), waits=(p.take_free(),),
-                 signals=(*done, s.give_free(), x.give_free()), mask=mask,
-                 fields={"scale_rule": ScaleRule.ROW_ABSMAX})
+def _weigh_codes(plan: Plan, k: AttentionKernel, n: Blocks, scales: tuple[int, int], *,
+                 done: tuple[Count, ...], state: int | None = None) -> None:
+    """Turn scores of codes into probabilities, times the scales of v, as the array reads them."""
+    views, mask, acc, p = Views(plan, k, n), vector_mask(plan, n), plan.rings["acc"], \
+        plan.rings["p"]
+    score = views.scores(SCORE)
+    rows = views.scale("qs", plan.rings["s"].address_bytes, plan.rings["s"].slot(plan.vector))
+    plan.compute(VectorOp.DEQUANTISE, score, views.scores(views.acc_format), rows, scales[0],
+                 mask=mask, waits=(acc.take_full(),))
+    plan.compute(VectorOp.SOFTMAX, score, score, state=state, mask=mask, fields=_seen(plan, k, n))
+    plan.compute(VectorOp.MUL, score, score, scales[1], mask=mask)
+    plan.compute(VectorOp.QUANTISE, views.probabilities(), score, scale=_p_scale(views),
+                 waits=(p.take_free(),), mask=mask, fields={"scale_rule": ScaleRule.ROW_ABSMAX},
+                 signals=(acc.give_free(), p.give_full(), *done))
 
 
-def _mask(plan: Plan, k: AttentionKernel, n: Blocks) -> dict[str, int]:
-    """Return the fields of a softmax that say which keys a query sees."""
+def _seen(plan: Plan, k: AttentionKernel, n: Blocks) -> dict[str, int]:
+    """Return the fields of a softmax: the factor of the scores, and which keys a query sees."""
+    factor = {"value": fp32_bits(k.head_dim**-0.5)}
     if not k.causal:
-        return {}
+        return factor
     vector = plan.vector
     at = vector.register("query")
     vector.scalar(Alu.INDEX, at, 3)
     vector.scalar(Alu.MUL, at, n.queries, ra=at)
     vector.scalar(Alu.ADD, at, vector.launch("position"), ra=at, register=True)
+    if n.pieces > 1:  # the keys of a piece count from its first one
+        first = vector.register("piece")
+        vector.scalar(Alu.INDEX, first, 4)
+        vector.scalar(Alu.MUL, first, n.length, ra=first)
+        vector.scalar(Alu.SUB, at, first, ra=at, register=True)
     if k.window is not None:
-        return {"mask": Mask.WINDOW, "window": k.window, "position_register": at}
-    return {"mask": Mask.CAUSAL, "position_register": at}
+        return factor | {"mask": Mask.WINDOW, "window": k.window, "position_register": at}
+    return factor | {"mask": Mask.CAUSAL, "position_register": at}
 
 
-def _p_scale(views: _Views, *, trailing: bool = False) -> int:
+def _any_keys(plan: Plan, k: AttentionKernel, n: Blocks) -> Predicate | None:
+    """Return what holds where a piece has keys; None where every piece always has."""
+    if k.keys.entry is None:
+        return None
+    vector = plan.vector
+    some, keys = vector.register("piece"), vector.launch(k.keys.entry)
+    vector.scalar(Alu.INDEX, some, 4)
+    vector.scalar(Alu.MUL, some, n.length, ra=some)
+    vector.scalar(Alu.LT, some, keys, ra=some, register=True)
+    return Predicate(some)
+
+
+def _p_scale(views: Views, *, trailing: bool = False) -> int:
     """The scale of each row of probabilities, behind them in their slot.
 
     The array hands the slot back before the scales are read: the vector units fill it again only
@@ -274,32 +267,36 @@ def _p_scale(views: _Views, *, trailing: bool = False) -> int:
 
 
 def _weighted_sum(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
-    """Multiply the probabilities by V, chunk by chunk, and scale the sums."""
-    views, rings, array = _Views(plan, k, n), plan.rings, plan.array
-    w, p, acc, o = rings["w"], rings["p"], rings["acc"], rings["o"]
+    """Multiply the probabilities by V, chunk by chunk."""
+    views, array, w = Views(plan, k, n), plan.array, plan.rings["w"]
+    p, acc = plan.rings["p"], plan.rings["acc"]
     p.step(array)
     acc.step(array)
     array.wait(p.take_full(), acc.take_free())
-    with plan.loop(-(-k.keys.most // n.keys), plan.weights, array):
+    with plan.loop(n.chunks, plan.weights, array):
         _load_cached(plan, k, n, "v", k.v)
         w.step(array)
-        keys = plan.edge(array, k.keys, (4, n.keys))
-        array.op(Opcode.MATMUL, mask=_array_mask(plan, n), waits=(w.take_full(),),
+        array.op(Opcode.MATMUL, mask=array_mask(plan, n), waits=(w.take_full(),),
                  signals=(w.give_free(),),
-                 operands=views.matmul(("p", n.length, n.keys, probability_format(k)), "v", keys,
+                 operands=views.matmul(("p", n.length, n.keys, probability_format(k)), "v",
+                                       key_edge(plan, array, k, n),
                                        (k.head_dim, k.head_dim, 0, None), n.keys),
-                 fields={"dataflow": plan.flow, "set_level": 4})
+                 fields={"dataflow": plan.flow, "set_level": n.level})
     array.fence(p.give_free(), acc.give_full())
+
+
+def _scale_sums(plan: Plan, k: AttentionKernel, n: Blocks, y: int, *,
+                waits: tuple[Count, ...] = (), signals: tuple[Count, ...] = (),
+                predicate: Predicate | None = None) -> None:
+    """Write the sums to `y`, codes times their rows' scales."""
+    views, acc = Views(plan, k, n), plan.rings["acc"]
     acc.step(plan.vector)
-    o.step(plan.vector)
     x = views.vector("sum", Space.ACCUMULATOR, acc.address_bytes, acc.slot(plan.vector),
                      views.acc_format, k.head_dim, None)
-    y = views.vector("y", Space.SCRATCHPAD, o.address_bytes, o.slot(plan.vector),
-                     k.out.symbol.format, k.head_dim, None)
-    waits, done = (acc.take_full(), o.take_free()), (acc.give_free(), o.give_full())
     scales = [] if k.v_scale is None else [_p_scale(views, trailing=True)]
     plan.compute(VectorOp.MUL if scales else VectorOp.CONVERT, y, x, *scales,
-                 mask=_vector_mask(plan, n), waits=waits, signals=done)
+                 mask=vector_mask(plan, n), waits=(acc.take_full(), *waits),
+                 signals=(acc.give_free(), *signals), predicate=predicate)
 
 
 def _save(plan: Plan, k: AttentionKernel, n: Blocks) -> None:

@@ -6,8 +6,14 @@ from machine.formats import format_named
 from mapping.builder import DRAM_ALIGN_BYTES
 from mapping.fit import Unfit, buffer_too_small
 from mapping.plan import Plan, Rows, Tensor
+from mapping.tiling import sizes
 
-__all__ = ["AttentionKernel", "Blocks", "find_blocks", "probability_format"]
+__all__ = [
+    "STATE", "AttentionKernel", "Blocks", "find_blocks", "probability_format", "scale_bytes",
+    "state_bytes",
+]
+
+STATE = 2  # of a row (m, l, o...) in front of its output: the largest score, the sum of weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +46,14 @@ class Blocks:
     unit_heads: int  # of them, those of one array unit
     queries: int
     keys: int  # a chunk of K or V
-    length: int  # keys a row of scores is laid out for
+    length: int  # keys a row of scores is laid out for: all of them, or those of a piece
+    chunks: int  # of `keys`, in a row or a piece
+    pieces: int = 1  # of a row
+
+    @property
+    def level(self) -> int:
+        """The loop level of the chunks."""
+        return 4 if self.pieces == 1 else 5
 
     def rows(self, group: int) -> int:
         """Rows of scores of all heads."""
@@ -60,7 +73,7 @@ def find_blocks(plan: Plan, k: AttentionKernel) -> Blocks:
                 found.append((steps, -units, unit_heads, n))
             unit_heads *= 2
     if not found:
-        raise _too_long(plan, k, length)
+        return _find_pieces(plan, k)
     return min(found, key=lambda item: item[:3])[3]
 
 
@@ -82,7 +95,64 @@ def _largest(
                                 DRAM_ALIGN_BYTES // (k.head_dim * _bytes(k.k))))
     if keys < least or queries < 1 or heads % -(-heads // plan.vectors):
         return None
-    return Blocks(heads, unit_heads, queries, keys, length)
+    return Blocks(heads, unit_heads, queries, keys, length, -(-k.keys.most // keys))
+
+
+def scale_bytes(k: AttentionKernel, n: Blocks) -> int:
+    """Return the bytes of the scales of a block's queries, whole words."""
+    return _words(n.rows(k.heads // k.kv_heads) * 4) if k.q_scale is not None else 0
+
+
+def state_bytes(k: AttentionKernel, n: Blocks) -> int:
+    """Return the bytes of the rows (m, l, o) of a block, whole words."""
+    return _words(n.rows(k.heads // k.kv_heads) * (STATE + k.head_dim) * 4)
+
+
+def _words(size: int) -> int:
+    return -(-size // 64) * 64
+
+
+def _find_pieces(plan: Plan, k: AttentionKernel) -> Blocks:
+    """Return the blocks of pieces of rows that read the cache least often, in the fewest steps."""
+    found: list[tuple[tuple[int, ...], Blocks]] = []
+    for units in range(1, min(plan.arrays, k.kv_heads) + 1):
+        unit_heads = 1
+        while units * unit_heads <= k.kv_heads:
+            for queries in sizes(k.queries.most, 1):
+                n = _piece(plan, k, units * unit_heads, unit_heads, queries)
+                if n is not None:
+                    again = -(-k.queries.most // queries)
+                    steps = -(-k.kv_heads // n.heads) * again * n.pieces * n.chunks
+                    found.append(((again, steps, -units), n))
+            unit_heads *= 2
+    if not found:
+        raise _too_long(plan, k)
+    return min(found, key=lambda item: item[0])[1]
+
+
+def _piece(plan: Plan, k: AttentionKernel, heads: int, unit_heads: int, queries: int
+           ) -> Blocks | None:
+    """Return the blocks with the longest piece that fits, or None where not one chunk does."""
+    slots, p_bytes = plan.slots, format_named(probability_format(k)).bits // 8
+    keys = slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16
+    n = Blocks(heads, unit_heads, queries, keys, keys, 1)
+    rows = n.rows(k.heads // k.kv_heads)
+    held = (rows * k.head_dim * _bytes(k.q) <= slots.activations
+            and rows * k.head_dim * _bytes(k.out) <= slots.outputs
+            and scale_bytes(k, n) + 2 * state_bytes(k, n) <= slots.side
+            and rows * k.head_dim * 4 <= slots.accumulator)
+    if keys < 16 or not held or heads % -(-heads // plan.vectors):
+        return None
+    most = min(slots.accumulator // (rows * 4), (slots.probabilities - 64 - 4 * rows) // (
+        rows * p_bytes))
+    if k.k_scale is not None:
+        most = min(most, slots.rows // (2 * heads * 4))
+    keys = min(keys, most // 16 * 16)
+    if keys < 16:
+        return None
+    chunks = most // keys
+    pieces = -(-k.keys.most // (chunks * keys))
+    return Blocks(heads, unit_heads, queries, keys, chunks * keys, chunks, pieces)
 
 
 def _needs(
@@ -102,15 +172,17 @@ def _needs(
     }
 
 
-def _too_long(plan: Plan, k: AttentionKernel, length: int) -> Unfit:
-    """Return what to raise: the region that one query of one key head exceeds the most."""
+def _too_long(plan: Plan, k: AttentionKernel) -> Unfit:
+    """Return what to raise: the region that 16 keys of one query of a head exceed the most."""
+    n = Blocks(1, 1, 1, 16, 16, 1)
     demands = {name: (fixed + row, bound)
-               for name, (fixed, row, bound) in _needs(plan, k, 1, length).items()}
-    demands["keys"] = (16 * k.head_dim * _bytes(k.k), plan.slots.weights)
+               for name, (fixed, row, bound) in _needs(plan, k, 1, n.keys).items()}
+    demands["keys"] = (n.keys * k.head_dim * _bytes(k.k), plan.slots.weights)
+    demands["state"] = (scale_bytes(k, n) + 2 * state_bytes(k, n), plan.slots.side)
     region, (demand, bound) = max(demands.items(), key=lambda item: item[1][0] / item[1][1])
     buffer = "accumulator" if region == "accumulator" else "scratchpad"
-    return buffer_too_small(f"{k.name}, one row of scores ({region})", plan.machine, buffer,
-                            demand, bound, "fewer keys (--kv)")
+    return buffer_too_small(f"{k.name}, a piece of one row of scores ({region})", plan.machine,
+                            buffer, demand, bound, "fewer bits an element (--formats)")
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from machine.chip import Machine
 from machine.formats import format_named, packed_bytes
 from machine.opcodes import Dataflow, Opcode
-from machine.program import Edge, Queue, QueueKind, Space, Symbol
+from machine.program import Edge, Predicate, Queue, QueueKind, Space, Symbol
 from machine.vector import VectorOp
 from mapping.builder import Count, ProgramBuilder, Ring, StreamBuilder, packed_strides
 from mapping.fit import DoesNotFit, Unfit
@@ -196,14 +196,17 @@ class Plan:
         stream.op(Opcode.STORE, waits=waits, signals=signals, operands={"src": src, "dst": dst})
 
     def compute(self, vop: VectorOp, y: int, *sources: int, waits: tuple[Count, ...] = (),
-                signals: tuple[Count, ...] = (), scale: int | None = None, mask: int | None = None,
-                fields: dict[str, int] | None = None) -> None:
+                signals: tuple[Count, ...] = (), scale: int | None = None, state: int | None = None,
+                mask: int | None = None, fields: dict[str, int] | None = None,
+                predicate: Predicate | None = None) -> None:
         """Write one operation of the vector units on the operands given."""
         roles = dict(zip(("x", "x1", "x2", "x3"), sources, strict=False)) | {"y": y}
         if scale is not None:
             roles["scale"] = scale
+        if state is not None:
+            roles["state"] = state
         self.vector.op(Opcode.VECTOR, waits=waits, signals=signals, operands=roles, mask=mask,
-                       fields={"vop": vop, **(fields or {})})
+                       predicate=predicate, fields={"vop": vop, **(fields or {})})
 
     def edge(self, stream: StreamBuilder, rows: Rows, *steps: tuple[int, int]) -> Edge:
         """Return the edge rule of a dimension of `rows`, in `stream`."""

@@ -112,7 +112,8 @@ def sizes(limit: int, unit: int) -> list[int]:
     return sorted(found)
 
 
-def _candidates(gemm: Gemm, machine: Machine, slots: Slots) -> Iterator[GemmTiling]:
+def _candidates(gemm: Gemm, machine: Machine, slots: Slots, k_unit: int
+                ) -> Iterator[GemmTiling]:
     array = machine.systolic
     count = len(machine.array_units("systolic"))
     pair = 2 if gemm.halves else 1
@@ -121,7 +122,7 @@ def _candidates(gemm: Gemm, machine: Machine, slots: Slots) -> Iterator[GemmTili
             lanes = count // m_parts
             for unit_n in sizes(_ceil(_ceil(gemm.n, lanes), pair) * pair, array.cols):
                 n = unit_n * lanes
-                for k in sizes(gemm.k, array.rows):
+                for k in sizes(gemm.k, k_unit):
                     rows = result_rows(gemm, m, n, slots)
                     if rows:
                         for resident in (True, False):
@@ -141,9 +142,26 @@ def result_rows(gemm: Gemm, m: int, n: int, slots: Slots) -> int:
 def find_tiling(
     gemm: Gemm, machine: Machine, slots: Slots, *, name: str, one_part: bool = False
 ) -> GemmTiling:
-    """Return the cheapest tiling that fits; raise `Unfit` with the nearest miss otherwise."""
+    """Return the cheapest tiling that fits; raise `Unfit` with the nearest miss otherwise.
+
+    Chunks of K that fill only a part of an array's rows are tried where whole ones do not fit.
+    """
+    for k_unit in _k_units(machine):
+        best = _cheapest(gemm, machine, slots, k_unit, one_part=one_part)
+        if best is not None:
+            return best
+    raise _miss(gemm, machine, slots, name)
+
+
+def _k_units(machine: Machine) -> tuple[int, ...]:
+    rows = machine.systolic.rows
+    return (rows, *(rows >> i for i in (1, 2, 3) if rows >> i >= 8))
+
+
+def _cheapest(gemm: Gemm, machine: Machine, slots: Slots, k_unit: int, *, one_part: bool
+              ) -> GemmTiling | None:
     best: tuple[tuple[int, ...], GemmTiling] | None = None
-    for t in _candidates(gemm, machine, slots):
+    for t in _candidates(gemm, machine, slots, k_unit):
         if one_part and t.m_parts > 1:
             continue
         if any(demand > bound for demand, bound in fits(gemm, t, slots).values()):
@@ -152,9 +170,7 @@ def find_tiling(
         key = (cost_cycles(gemm, t, machine), int(page != 0), -t.k * t.n)
         if best is None or key < best[0]:
             best = (key, t)
-    if best is None:
-        raise _miss(gemm, machine, slots, name)
-    return best[1]
+    return None if best is None else best[1]
 
 
 def _miss(gemm: Gemm, machine: Machine, slots: Slots, name: str) -> Unfit:
@@ -162,7 +178,7 @@ def _miss(gemm: Gemm, machine: Machine, slots: Slots, name: str) -> Unfit:
     count = len(machine.array_units("systolic"))
     pair = 2 if gemm.halves else 1
     unit_n = min(_ceil(_ceil(gemm.n, count), pair) * pair, machine.systolic.cols)
-    smallest = GemmTiling(min(gemm.m, 8), unit_n * count, min(gemm.k, machine.systolic.rows),
+    smallest = GemmTiling(min(gemm.m, 8), unit_n * count, min(gemm.k, _k_units(machine)[-1]),
                           unit_n, 1, 1, False)
     region, (demand, bound) = max(
         fits(gemm, smallest, slots).items(), key=lambda item: item[1][0] / max(item[1][1], 1))

@@ -16,6 +16,7 @@ from machine.formats import format_named
 from machine.load import read_machine
 from machine.opcodes import Opcode
 from machine.program import SymbolKind
+from machine.vector import VectorOp
 from machine.verify import verify
 from mapping.families import model_of
 from mapping.formats import parse_formats
@@ -236,6 +237,59 @@ def test_one_decode_program_serves_growing_caches(name, formats):
         memory = found.memory
         want = np.stack([logits(model, given, row[: step + 1]) for row in ids])
         assert_close(model, formats, found.tensors["logits"], want)
+
+
+SHORT_ROWS = ("accumulator.bytes=1024",)  # scores of few keys: rows are cut into pieces
+
+
+def pieces_of(mapped):
+    """How often a row of scores is cut: the merges of one block of queries."""
+    ops, loops = mapped.program.ops, []
+    for stream in mapped.program.streams:
+        for instruction in stream.instructions:
+            if instruction.opcode == Opcode.LOOP:
+                loops.append(instruction.fields["count"])
+            elif instruction.opcode == Opcode.END:
+                loops.pop()
+            elif (instruction.fields.get("vop") == VectorOp.MERGE
+                  and ops[instruction.op_id] == "attention"):
+                return loops[4]
+    return 1
+
+
+@pytest.mark.parametrize("formats", [FP16, CODED])
+@pytest.mark.parametrize("name", ["llama", "mistral", "opt"])
+def test_rows_of_scores_in_pieces_give_the_logits_of_the_model(name, formats):
+    model, machine = toy(name, max_position_embeddings=200), read_machine("tiny", SHORT_ROWS)
+    given, batch, tokens = random_parameters(model), 1, 135
+    ids = np.random.default_rng(6).integers(0, model.vocab, (batch, tokens))
+    mapped = mapped_on(model, prefill(batch, tokens), machine, formats)
+    assert pieces_of(mapped) > 1
+    launch = mapped.launch(tuple(ids.reshape(-1).tolist()))
+    faultless(mapped, launch, machine)
+    found = execute(mapped.program, program_tensors(mapped, given), launch)
+    want = np.stack([logits(model, given, row) for row in ids])
+    assert_close(model, formats, found.tensors["logits"], want)
+
+
+@pytest.mark.parametrize("formats", [FP16, CODED])
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_a_growing_cache_fills_one_piece_after_another(name, formats):
+    """The last step has keys in every piece, those before it leave some of them empty."""
+    model, machine = toy(name), read_machine("tiny", SHORT_ROWS)
+    given, room = random_parameters(model), 100
+    mapped = mapped_on(model, decode(1, room), machine, formats)
+    assert pieces_of(mapped) > 1
+    ids = np.random.default_rng(7).integers(0, model.vocab, room - 1)
+    tensors, memory = program_tensors(mapped, given), None
+    for step in range(room - 1):
+        launch = mapped.launch((int(ids[step]),), position=step)
+        found = execute(mapped.program, tensors if step == 0 else {}, launch, memory=memory)
+        memory = found.memory
+        if step in (0, 40, 64, room - 2):
+            faultless(mapped, launch, machine)
+            assert_close(model, formats, found.tensors["logits"],
+                         logits(model, given, ids[: step + 1]))
 
 
 @pytest.mark.parametrize("formats", [FP16, CODED])

@@ -11,8 +11,8 @@ from machine.errors import UserError
 from machine.program import Space, Symbol, SymbolKind
 
 
-def stored(name, tensors, symbol="W"):
-    taken = transform(Symbol(symbol, SymbolKind.CONST, Space.DRAM, 0, (1,), "int8",
+def stored(name, tensors, symbol="W", shape=(1,)):
+    taken = transform(Symbol(symbol, SymbolKind.CONST, Space.DRAM, 0, shape, "int8",
                              transform=name), tensors)
     return None if taken is None else taken.values
 
@@ -81,14 +81,21 @@ def test_words_of_a_rotation_come_from_no_tensor(name, stretch):
             ] == list(steps)
 
 
+def test_an_empty_state_is_attention_over_no_keys():
+    state = stored("empty_state", {}, shape=(2, 3, 6))
+    assert np.isneginf(state[..., 0]).all() and not state[..., 1:].any()
+    assert state.shape == (2, 3, 6)
+
+
 def test_source_of_a_group_may_hold_a_slash():
     w = np.ones((1, 128))
     assert stored("group/layer/w/int4_group/elements", {"layer/w": w}).shape == (1, 128)
 
 
 @pytest.mark.parametrize("name, message", [
-    ("transposed", ("W: transform must be one of group, k_sort, lut_remap, rotary, rotary_bands, "
-                    "rows, tile, transpose, not 'transposed'; did you mean 'transpose'?")),
+    ("transposed", ("W: transform must be one of empty_state, group, k_sort, lut_remap, rotary, "
+                    "rotary_bands, rows, tile, transpose, not 'transposed'; "
+                    "did you mean 'transpose'?")),
     ("tile/8", "W: transform tile must be given 2 arguments, not 1"),
     ("rotary/8/1e4", "W: transform rotary must be given 3 arguments, not 2"),
     ("rotary/7/1e4/2", "W: width must be even and at least 2, not 7"),

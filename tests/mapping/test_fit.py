@@ -7,7 +7,7 @@ import pytest
 from machine.chip import Machine
 from machine.errors import UserError
 from machine.load import read_machine
-from mapping.families import model_of
+from mapping.families import model_of, read_model
 from mapping.fit import WHOLE_BYTES, DoesNotFit, buffer_too_small, enlarged
 from mapping.formats import parse_formats
 from mapping.transformer import map_model
@@ -18,6 +18,7 @@ LLAMA = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100, "hidden_act": "silu",
     "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
 }
+ONE_HEAD = LLAMA | {"num_attention_heads": 1, "num_key_value_heads": 1}
 WIDE = LLAMA | {"hidden_size": 4096, "num_attention_heads": 256}
 GPT2 = {
     "model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 1, "n_positions": 32,
@@ -30,12 +31,13 @@ SHORT = {
     "a row": (WIDE, decode(1, 8), [], "scratchpad.bytes", "embed, one row in activations"),
     "gains": (GPT2, decode(1, 8), [], "scratchpad.bytes", "attention_norm, gain and bias"),
     "a product's weights": (LLAMA, decode(1, 8), [
-        "scratchpad.bytes=16384", "arrays.0.rows=64", "arrays.0.cols=128"], "scratchpad.bytes",
+        "scratchpad.bytes=8192", "arrays.0.rows=64", "arrays.0.cols=128"], "scratchpad.bytes",
         "qkv"),
     "sums": (LLAMA, prefill(1, 8), ["accumulator.bytes=256"], "accumulator.bytes", "qkv"),
-    "scores": (LLAMA, decode(1, 4096), [], "scratchpad.bytes", "attention, one row of scores"),
-    "scores, sums": (LLAMA, decode(1, 256), ["accumulator.bytes=2048"], "accumulator.bytes",
-                     "attention, one row of scores (accumulator)"),
+    "state": (ONE_HEAD | {"hidden_size": 256}, decode(1, 4096), ["scratchpad.bytes=32768"],
+              "scratchpad.bytes", "attention, a piece of one row of scores (state)"),
+    "scores": (ONE_HEAD, decode(1, 4096), ["accumulator.bytes=256"], "accumulator.bytes",
+               "attention, a piece of one row of scores (accumulator)"),
     "engines": (LLAMA, decode(1, 8), ["dma.count=2"], "dma.count", "every kernel"),
     "memory": (LLAMA | {"vocab_size": 2_000_000, "num_hidden_layers": 1}, decode(1, 8),
                ["dram.rows=1024"], "dram.channels", "weights and cache of"),
@@ -122,3 +124,12 @@ def test_rejects_formats_the_kernels_do_not_write(formats):
         mapped(LLAMA, decode(1, 8), read_machine("tiny"), formats)
     assert str(caught.value) == ("--formats must be W2 to W8 with A8 and KV8 or KV16, or "
                                  f"W16A16KV16, not {formats!r}")
+
+
+@pytest.mark.parametrize("phase, formats", [
+    (decode(16, 512), "W16A16KV16"), (prefill(1, 512), "W16A16KV16"), (decode(2, 32768), "W8A8KV8"),
+], ids=["decode", "prefill", "long"])
+def test_a_real_model_is_mapped(phase, formats):
+    found = map_model(read_model("llama-2-7b"), phase, read_machine("npu-hbm2"),
+                      parse_formats(formats))
+    assert not isinstance(found, DoesNotFit), found.sentence
