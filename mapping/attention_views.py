@@ -174,9 +174,11 @@ class Views:
 
 
 def array_mask(plan: Plan, n: Blocks) -> int:
+    """Return the mask of the array units at work."""
     return mask_of(plan.array_units[: n.heads // n.unit_heads])
 
 
 def vector_mask(plan: Plan, n: Blocks) -> int:
+    """Return the mask of the vector units at work."""
     mine = -(-n.heads // plan.vectors)
     return (1 << n.heads // mine) - 1
