@@ -102,6 +102,7 @@ def transfers(
         for step in program.command:
             unit.run(step, command)
         for _ in range(command.rows):
-            for step in program.rows:
+            before, loop, after = program.parts()
+            for step in (*before, *loop * command.repeats, *after):
                 unit.run(step, command)
     return Transfers(*(np.array(times, np.int64) for times in (accepted, unit.x, unit.y, unit.o)))

@@ -176,8 +176,8 @@ def _rope(call: Call) -> Result:
 
 def _quantise(call: Call) -> Result:
     x, fmt = _floats(call, "x"), call.format("y")
-    if fmt.kind is not Kind.INTEGER:
-        raise must_be("y of quantise", "of an integer format", fmt.name)
+    if fmt.kind is not Kind.INTEGER and not (fmt.is_float and fmt.bits <= 8):
+        raise must_be("y of quantise", "of an integer format or a float of 8 bits", fmt.name)
     rule = ScaleRule(call.field("scale_rule"))
     if rule is ScaleRule.STATIC:
         scale = _floats(call, "x1") if "x1" in call else np.float32(_value(call))

@@ -19,6 +19,7 @@ from golden.floats import (
     reduce_sum,
     square_root,
 )
+from golden.formats import round_to
 from machine.errors import must_be
 from machine.formats import FORMATS, Format
 from machine.vector import ReductionOrder, VectorOp
@@ -138,12 +139,13 @@ def rope(x: ArrayLike, cosine: ArrayLike, sine: ArrayLike) -> Floats:
     return np.concatenate([*turned, value[..., 2 * pairs :]], axis=-1)
 
 
-def quantise_rows(x: ArrayLike, fmt: Format = FORMATS["int8"]) -> tuple[Integers, Floats]:
-    """Return integers of `fmt` [..., K] and the float32 scale [...] of each row of `x` [..., K].
+def quantise_rows(x: ArrayLike, fmt: Format = FORMATS["int8"]) -> tuple[NDArray, Floats]:
+    """Return numbers of `fmt` [..., K] and the float32 scale [...] of each row of `x` [..., K].
 
-    The scale is the row's largest magnitude over the largest code. Elements are multiplied by the
-    rounded largest code / largest magnitude, rounded to nearest, ties to even. A row nowhere
-    above 2**-100 gives zeros and the scale 1. Raises `UserError` for a number that is not finite.
+    The scale is the row's largest magnitude over the format's largest number. Elements are
+    multiplied by the rounded largest number / largest magnitude, rounded to nearest, ties to even:
+    int64 of an integer format, float32 of a float. A row nowhere above 2**-100 gives zeros and the
+    scale 1. Raises `UserError` for a number that is not finite.
     """
     value, top = _finite(x), np.float32(fmt.largest)
     largest = reduce_max(np.abs(value))
@@ -152,8 +154,8 @@ def quantise_rows(x: ArrayLike, fmt: Format = FORMATS["int8"]) -> tuple[Integers
     return _codes(value, factor, fmt), np.where(empty, ONE, divide(largest, top))
 
 
-def quantise(x: ArrayLike, scale: ArrayLike, fmt: Format = FORMATS["int8"]) -> Integers:
-    """Return integers of `fmt` [..., K] of `x` [..., K] under given row scales [...].
+def quantise(x: ArrayLike, scale: ArrayLike, fmt: Format = FORMATS["int8"]) -> NDArray:
+    """Return numbers of `fmt` [..., K] of `x` [..., K] under given row scales [...].
 
     Elements are multiplied by the rounded inverse of the scale, rounded to nearest, ties to even,
     and held to the symmetric range. Raises `UserError` for a number that is not finite.
@@ -168,9 +170,11 @@ def _finite(x: ArrayLike) -> Floats:
     return value
 
 
-def _codes(value: Floats, factor: Floats, fmt: Format) -> Integers:
+def _codes(value: Floats, factor: Floats, fmt: Format) -> NDArray:
     scaled = multiply(value, np.asarray(factor)[..., None])
     low = -fmt.largest if fmt.signed else 0
+    if fmt.is_float:
+        return round_to(np.clip(scaled, low, fmt.largest), fmt).astype(np.float32)
     return np.clip(np.rint(scaled), low, fmt.largest).astype(np.int64)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden import attention, vector
-from golden.convert import codes_of, values_of
+from golden.convert import code_dtype, codes_of, values_of
 from golden.floats import add, multiply, reduce_max, reduce_sum
 from machine.formats import FORMATS
 from machine.vector_core import VectorCommand
@@ -41,9 +41,9 @@ def beats_of(parts: Sequence[Codes], lanes: int, once: Sequence[Codes] = ()) -> 
 
 def _read(codes: Codes, name: str) -> NDArray:
     """Return the values of `codes` of format `name`; floats as float32."""
-    narrow = codes.astype({32: "<u4", 16: "<u2", 8: "<u1"}[FORMATS[name].bits])
-    values = values_of(narrow, FORMATS[name])
-    return values if name == "int32" else values.astype(np.float32)
+    fmt = FORMATS[name]
+    values = values_of(codes.astype(code_dtype(fmt.bits)), fmt)
+    return values.astype(np.float32 if fmt.is_float else np.int64)
 
 
 def _word(values: NDArray) -> Codes:
@@ -72,6 +72,10 @@ def results(command: VectorCommand, lanes: int, x: Sequence[Codes], y: Sequence[
             return [*pair, codes]
         case Code.REDUCE_SUM | Code.REDUCE_MAX:
             return [pair]
+        case Code.TOPK:
+            return pair
+        case Code.ROPE:
+            return np.split(codes, 2, axis=1)
     return [codes] if pair is None else [codes, pair]
 
 
@@ -107,10 +111,11 @@ def _operator(command: VectorCommand, lanes: int, xs: list[NDArray], ys: list[ND
         case Code.L2NORM:
             return vector.l2norm(first, epsilon=value, **order), None
         case Code.QUANTISE:
-            return vector.quantise(first, np.full(len(first), value, np.float32)), None
+            scales = np.full(len(first), value, np.float32)
+            return vector.quantise(first, scales, FORMATS[command.o_format]), None
         case Code.QUANTISE_ROWS:
-            codes, scale = vector.quantise_rows(first)
-            return codes, _word(scale[:, None])
+            numbers, scale = vector.quantise_rows(first, FORMATS[command.o_format])
+            return numbers, _word(scale[:, None])
         case Code.DEQUANTISE | Code.DEQUANTISE_BIAS:
             bias = once[1] if code is Code.DEQUANTISE_BIAS else None
             return vector.dequantise(first, ys[0][:, 0], once[0], bias), None
@@ -121,7 +126,16 @@ def _operator(command: VectorCommand, lanes: int, xs: list[NDArray], ys: list[ND
         case Code.ROPE:
             steps = once[0][0].astype(np.int64) + (once[1][0].astype(np.int64) << 24)
             table = vector.rope_table(command.position + np.arange(len(first)), steps)
-            return vector.rope(first, *table), None
+            return vector.rope(np.concatenate(xs, axis=1), *table), None
+        case Code.TOPK:
+            values, places = vector.topk(first, command.repeats)
+            return first, [np.stack([_word(v), place.astype(np.uint32)], axis=-1)
+                           for v, place in zip(values.T, places.T, strict=True)]
+        case Code.MEAN_POOL | Code.MEAN_POOL_MASKED:
+            counts = np.concatenate(ys, axis=1) != 0 if ys else None
+            return vector.mean_pool(np.stack(xs, axis=1), counts), None
+        case Code.MLGRU:
+            return vector.mlgru(first, *ys, value), None
     raise ValueError(f"code must be a Code, not {code!r}")
 
 

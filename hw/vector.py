@@ -158,7 +158,7 @@ class Vector(wiring.Component):
         m.d.comb += [
             ports.x.eq(x.word_select(number, 32)), ports.y.eq(y.word_select(number, 32)),
             ports.visible.eq(control.visible[number]), ports.inside.eq(control.inside[number]),
-            ports.first_lane.eq(number == 0)]
+            ports.lane.eq(number)]
         return ports
 
     def _across(self, lanes, number, halving):

@@ -7,12 +7,18 @@ from amaranth.lib.wiring import In, Out
 from hw.vector_lane import address_bits, layouts
 from hw.vector_operands import PREPARE
 from machine.vector import Mask
-from machine.vector_core import COMMAND_BITS, COMMAND_FIELDS, VectorCoreConfig
+from machine.vector_core import (
+    COMMAND_BITS,
+    COMMAND_FIELDS,
+    OUTPUT_FORMATS,
+    VectorCoreConfig,
+    quantiser_words,
+)
 from machine.vector_microcode import FIELDS, STEP_BITS, Count, Op, Place
 
 __all__ = ["COMMAND", "STEP", "Addresses", "Control", "Preparation", "Results", "Sight"]
 
-SHARED = 10  # numbers that all lanes see; the first two are the command's value and width
+KEPT = range(2, 10)  # numbers that all lanes see and steps may write
 
 STEP = data.FlexibleLayout(STEP_BITS, {
     name: data.Field(width, low) for name, (low, width) in FIELDS.items()})
@@ -29,8 +35,6 @@ class Addresses(wiring.Component):
         The step at work.
     beat : In(16)
         Beat of the step; of a sum in sequential order, the element.
-    beats : In(16)
-        Beats of a row.
     in_turn : In(1)
         The step adds in sequential order.
     a : Out(bits)
@@ -44,7 +48,7 @@ class Addresses(wiring.Component):
     def __init__(self, cfg: VectorCoreConfig):
         self.cfg = cfg
         bits = address_bits(cfg)
-        super().__init__({"step": In(STEP), "beat": In(16), "beats": In(16), "in_turn": In(1),
+        super().__init__({"step": In(STEP), "beat": In(16), "in_turn": In(1),
                           "a": Out(bits), "b": Out(bits), "to": Out(bits)})
 
     def elaborate(self, platform):
@@ -53,9 +57,8 @@ class Addresses(wiring.Component):
             self.cfg.lanes, self.cfg.row_beats))
         element = Mux(self.in_turn, self.beat >> lane_bits, self.beat)
         for name, beat in (("a", element), ("b", element), ("to", self.beat)):
-            half = Mux(self.step[f"{name}_upper"], self.beats >> 1, 0)
             m.d.comb += getattr(self, name).eq(
-                Cat((beat + half)[:beat_bits], self.step[f"{name}_index"][:3]))
+                Cat(beat[:beat_bits], self.step[f"{name}_index"][:3]))
         return m
 
 
@@ -149,7 +152,7 @@ class Results(wiring.Component):
         lane_bits = cfg.lanes.bit_length() - 1
         result = data.StructLayout({
             "valid": 1, "op": 5, "place": 4, "number": 4, "address": len(self.address),
-            "total": 1, "format": 2, "saturate": 1, "one": 1, "partial": 1, "last_lane": lane_bits})
+            "total": 1, "format": 4, "saturate": 1, "one": 1, "partial": 1, "last_lane": lane_bits})
         now = Signal(result)
         m.d.comb += [
             now.valid.eq(self.commit), now.op.eq(step.op), now.place.eq(step.to_place),
@@ -184,7 +187,7 @@ class Results(wiring.Component):
 
 
 class Preparation(wiring.Component):
-    """What makes the operands, with the numbers all lanes see: eight, and the command's two.
+    """What makes the operands, with the numbers all lanes see: eight, and the command's.
 
     Reset clears the eight.
 
@@ -196,6 +199,8 @@ class Preparation(wiring.Component):
         The command at work.
     first : In(1)
         It is the step's first beat.
+    beat : In(16)
+        Beat of the step.
     in_turn : In(1)
         The step adds in sequential order.
     keep : In(1)
@@ -210,21 +215,28 @@ class Preparation(wiring.Component):
 
     def __init__(self):
         super().__init__({"step": In(STEP), "command": In(COMMAND), "first": In(1),
-                          "in_turn": In(1), "keep": In(1), "number": In(4), "i": In(32),
-                          "o": Out(PREPARE)})
+                          "beat": In(16), "in_turn": In(1), "keep": In(1), "number": In(4),
+                          "i": In(32), "o": Out(PREPARE)})
 
     def elaborate(self, platform):
         m = Module()
-        kept = [Signal(32, name=f"number_{index}") for index in range(2, SHARED)]
-        for index, register in enumerate(kept, 2):
+        kept = [Signal(32, name=f"number_{index}") for index in KEPT]
+        for index, register in zip(KEPT, kept, strict=True):
             with m.If(self.keep & (self.number == index)):
                 m.d.sync += register.eq(self.i)
-        seen = Array([self.command.value, self.command.width_last + 1, *kept])
+        quantiser = [Signal(32, name=name) for name in ("largest", "least", "rounder")]
+        with m.Switch(self.command.o_format):
+            for number, fmt in enumerate(OUTPUT_FORMATS):
+                with m.Case(number):
+                    m.d.comb += [signal.eq(word) for signal, word in zip(
+                        quantiser, quantiser_words(fmt), strict=True)]
+        seen = Array([self.command.value, self.command.width_last + 1, *kept, *quantiser])
         m.d.comb += [getattr(self.o, name).eq(getattr(self.step, name)) for name in (
             "op", "immediate", "a_place", "a_table", "a_negated", "a_magnitude", "b_place",
             "b_negated", "b_magnitude")]
         m.d.comb += [
             self.o.first.eq(self.first), self.o.in_turn.eq(self.in_turn),
+            self.o.beat.eq(self.beat),
             self.o.x_format.eq(self.command.x_format), self.o.y_format.eq(self.command.y_format),
             self.o.a_all.eq(seen[self.step.a_index]), self.o.b_all.eq(seen[self.step.b_index]),
         ]
@@ -300,7 +312,7 @@ class Control(wiring.Component):
 
         m.submodules.addresses = addresses = Addresses(cfg)
         m.d.comb += [addresses.step.eq(step), addresses.beat.eq(self.beat),
-                     addresses.beats.eq(self.beats), addresses.in_turn.eq(self.in_turn),
+                     addresses.in_turn.eq(self.in_turn),
                      self.read.a.eq(addresses.a), self.read.b.eq(addresses.b)]
 
         # One cycle later: operands.
@@ -314,7 +326,7 @@ class Control(wiring.Component):
         m.submodules.preparation = preparation = Preparation()
         m.d.comb += [
             preparation.step.eq(soon), preparation.command.eq(command),
-            preparation.first.eq(first), preparation.in_turn.eq(in_turn),
+            preparation.first.eq(first), preparation.beat.eq(beat), preparation.in_turn.eq(in_turn),
             self.prepare.eq(preparation.o), self.turn_lane.eq(beat), self.halving.eq(beat),
         ]
         m.submodules.sight = sight = Sight(cfg)

@@ -1,6 +1,6 @@
 """One lane of the vector unit: its row registers, its running total, its units."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -62,8 +62,8 @@ class Lane(wiring.Component):
         The row's query sees this element.
     inside : In(1)
         The element lies within the width.
-    first_lane : In(1)
-        This is lane 0; constant.
+    lane : In(7)
+        Which lane this is; constant.
     element : Out(32)
         Row register of operand a, one cycle after the issue.
     total : Out(32)
@@ -80,7 +80,7 @@ class Lane(wiring.Component):
         return wiring.Signature({
             **{name: In(layout) for name, layout in layouts(cfg).items()},
             **{name: In(32) for name in ("x", "y", "across", "turn")},
-            **{name: In(1) for name in ("visible", "inside", "first_lane")},
+            **{name: In(1) for name in ("visible", "inside")}, "lane": In(7),
             **{name: Out(32) for name in ("element", "total", "result", "o")},
         })
 
@@ -105,13 +105,15 @@ class Lane(wiring.Component):
                      operands.row_b.eq(read_b.data), operands.total.eq(self.total)]
         m.d.comb += [getattr(operands, name).eq(getattr(self, name))
                      for name in ("x", "y", "across", "turn", "visible", "inside")]
+        lane_bits = cfg.lanes.bit_length() - 1
+        m.d.comb += operands.element.eq(Cat(self.lane[:lane_bits], self.prepare.beat))
         a, b = Signal(32), Signal(32)
         m.d.sync += [a.eq(operands.a), b.eq(operands.b)]
 
         # Units; the result, and where it goes.
         m.submodules.units = units = Units(cfg)
         m.d.comb += [units.operate.eq(self.operate), units.a.eq(a), units.b.eq(b),
-                     units.first_lane.eq(self.first_lane), units.op.eq(self.write.op),
+                     units.first_lane.eq(self.lane == 0), units.op.eq(self.write.op),
                      self.result.eq(units.o), write.en.eq(self.write.row),
                      write.addr.eq(self.write.address), write.data.eq(self.result)]
         with m.If(self.write.total):

@@ -7,17 +7,18 @@ from amaranth.lib.wiring import In, Out
 from hw.float_unit import FloatUnit
 from machine import approx
 from machine.floats import FloatConfig
+from machine.formats import FORMATS
 from machine.vector_core import INPUT_FORMATS
 from machine.vector_microcode import Op, Place, Table
 
-__all__ = ["PREPARE", "Operands", "Tables"]
+__all__ = ["PREPARE", "Operands", "Reader", "Tables"]
 
 NOTHING, MINUS_ZERO = 0xFF800000, 0x80000000  # minus infinity; what changes no sum
 TWO_23 = 0x4B000000
 
 # What the lanes are told one cycle after a beat's issue.
 PREPARE = data.StructLayout({
-    "op": 5, "first": 1, "in_turn": 1, "immediate": 32, "x_format": 2, "y_format": 2,
+    "op": 5, "first": 1, "in_turn": 1, "beat": 16, "immediate": 32, "x_format": 4, "y_format": 4,
     "a_place": 4, "a_table": 4, "a_negated": 1, "a_magnitude": 1, "a_all": 32,
     "b_place": 4, "b_negated": 1, "b_magnitude": 1, "b_all": 32,
 })
@@ -32,6 +33,8 @@ class Tables(wiring.Component):
         ``machine.vector_microcode.Table``.
     visible : In(1)
         The row's query sees this element.
+    element : In(16)
+        Its place in the row.
     i : In(32)
         The operand.
     o : Out(32)
@@ -39,7 +42,8 @@ class Tables(wiring.Component):
     """
 
     def __init__(self):
-        super().__init__({"table": In(4), "visible": In(1), "i": In(32), "o": Out(32)})
+        super().__init__({"table": In(4), "visible": In(1), "element": In(16), "i": In(32),
+                          "o": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -67,11 +71,52 @@ class Tables(wiring.Component):
                 (Table.VISIBLE, Mux(self.visible, word, NOTHING)),
                 (Table.SINE, sine.data), (Table.COSINE, sine.data),
                 (Table.REST_HIGH, Cat(word[:20], Const(TWO_23 >> 20, 12))),
+                (Table.ELEMENT, Cat(self.element, Const(TWO_23 >> 16, 16))),
+                (Table.LOW_BITS, word[:23]),
             ):
                 with m.Case(table):
                     m.d.comb += self.o.eq(value)
             with m.Default():
                 m.d.comb += self.o.eq(word)
+        return m
+
+
+class Reader(wiring.Component):
+    """An element of a stream as float32, or of an integer format as int32. No registers.
+
+    Members
+    -------
+    format : In(4)
+        Number of its format in ``machine.vector_core.INPUT_FORMATS``.
+    i : In(32)
+        Code, in the low bits.
+    o : Out(32)
+        Float32 or int32.
+    """
+
+    def __init__(self):
+        super().__init__({"format": In(4), "i": In(32), "o": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        values = {}
+        for number, name in enumerate(INPUT_FORMATS):
+            fmt = FORMATS[name]
+            code = self.i[: fmt.bits]
+            if name == "bfloat16":
+                values[number] = code << 16
+            elif fmt.is_float and fmt.bits < 32:
+                m.submodules[name] = unit = FloatUnit(FloatConfig(operation="convert", a=name))
+                m.d.comb += unit.a.eq(code)
+                values[number] = unit.o
+            elif fmt.bits < 32:
+                values[number] = code.as_signed() if fmt.signed else code
+        with m.Switch(self.format):
+            for number, value in values.items():
+                with m.Case(number):
+                    m.d.comb += self.o.eq(value)
+            with m.Default():
+                m.d.comb += self.o.eq(self.i)
         return m
 
 
@@ -100,6 +145,8 @@ class Operands(wiring.Component):
         The row's query sees this element.
     inside : In(1)
         The element lies within the width.
+    element : In(16)
+        Its place in the row.
     a : Out(32)
         Operand a.
     b : Out(32)
@@ -109,27 +156,19 @@ class Operands(wiring.Component):
     def __init__(self):
         words = {name: In(32) for name in ("row_a", "row_b", "x", "y", "total", "across", "turn")}
         super().__init__({"control": In(PREPARE), **words, "visible": In(1),
-                          "inside": In(1), "a": Out(32), "b": Out(32)})
+                          "inside": In(1), "element": In(16), "a": Out(32), "b": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
         control = self.control
 
-        # Elements of the streams become float32.
+        # Elements of the streams become float32, integers 32 bits.
         streams = {}
         for name in ("x", "y"):
-            code = getattr(self, name)
-            m.submodules[f"half_{name}"] = half = FloatUnit(
-                FloatConfig(operation="convert", a="float16"))
-            m.d.comb += half.a.eq(code[:16])
-            streams[name] = word = Signal(32, name=f"{name}_word")
-            with m.Switch(control[f"{name}_format"]):
-                with m.Case(INPUT_FORMATS.index("float16")):
-                    m.d.comb += word.eq(half.o)
-                with m.Case(INPUT_FORMATS.index("bfloat16")):
-                    m.d.comb += word.eq(code[:16] << 16)
-                with m.Default():
-                    m.d.comb += word.eq(code)
+            m.submodules[f"read_{name}"] = reader = Reader()
+            m.d.comb += [reader.format.eq(control[f"{name}_format"]),
+                         reader.i.eq(getattr(self, name))]
+            streams[name] = reader.o
 
         # Choose; a total's first beat finds what changes nothing.
         adds = control.op == Op.ADD
@@ -150,6 +189,7 @@ class Operands(wiring.Component):
         # Tables, signs; elements outside the width change no total.
         m.submodules.tables = tables = Tables()
         m.d.comb += [tables.table.eq(control.a_table), tables.visible.eq(self.visible),
+                     tables.element.eq(self.element),
                      tables.i.eq(chosen["a"])]
         a = Signal(32)
         m.d.comb += a.eq(_signed(tables.o, control.a_negated, control.a_magnitude))

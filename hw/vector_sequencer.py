@@ -68,8 +68,6 @@ class Pace(wiring.Component):
         with m.Switch(step.length):
             with m.Case(Count.ROW):
                 m.d.comb += count.eq(self.beats)
-            with m.Case(Count.HALF):
-                m.d.comb += count.eq(self.beats >> 1)
             with m.Case(Count.ONE):
                 m.d.comb += count.eq(1)
             with m.Case(Count.ELEMENTS):
@@ -146,13 +144,16 @@ class Programs(wiring.Component):
         Address of its first step.
     first_of_row : Out(log2(steps))
         Address of its first step of a row.
+    first_of_loop : Out(log2(steps))
+        Address of the first step of its loop.
     """
 
     def __init__(self):
         steps, _ = rom()
         address = range(len(steps))
         super().__init__({"address": In(address), "step": Out(STEP), "code": In(6),
-                          "first": Out(address), "first_of_row": Out(address)})
+                          "first": Out(address), "first_of_row": Out(address),
+                          "first_of_loop": Out(address)})
 
     def elaborate(self, platform):
         m = Module()
@@ -162,9 +163,10 @@ class Programs(wiring.Component):
         read = words.read_port()
         m.d.comb += [read.addr.eq(self.address), read.en.eq(1), self.step.eq(read.data)]
         with m.Switch(self.code):
-            for code, (first, first_of_row) in entries.items():
+            for code, (first, first_of_row, first_of_loop) in entries.items():
                 with m.Case(code):
-                    m.d.comb += [self.first.eq(first), self.first_of_row.eq(first_of_row)]
+                    m.d.comb += [self.first.eq(first), self.first_of_row.eq(first_of_row),
+                                 self.first_of_loop.eq(first_of_loop)]
         return m
 
 
@@ -250,16 +252,19 @@ class VectorSequencer(wiring.Component):
             self.issue.eq(issuer.issue), self.commit.eq(issuer.commit),
         ]
 
-        # The next beat, step, row or command.
-        rows, starting, per_row = Signal(16), Signal(), Signal()
+        # The next beat, step, round of a loop, row or command.
+        rows, repeats, starting, per_row = Signal(16), Signal(16), Signal(), Signal()
         with m.If(issuer.through):
             m.d.sync += self.beat.eq(self.beat + 1)
             with m.If(pace.last):
                 m.d.sync += self.beat.eq(0)
                 m.d.comb += following.eq(at + 1)
-                with m.If(step.last):
+                with m.If(step.again & (repeats != 0)):
+                    m.d.comb += following.eq(programs.first_of_loop)
+                    m.d.sync += repeats.eq(repeats - 1)
+                with m.Elif(step.last):
                     m.d.comb += following.eq(programs.first_of_row)
-                    m.d.sync += per_row.eq(1)
+                    m.d.sync += [per_row.eq(1), repeats.eq(self.command.repeats_last)]
                     with m.If(per_row):
                         m.d.sync += [rows.eq(rows - 1), self.position.eq(self.position + 1),
                                      active.eq(rows != 0)]
@@ -271,7 +276,9 @@ class VectorSequencer(wiring.Component):
         with m.If(starting):
             m.d.sync += [starting.eq(0), active.eq(1), self.beat.eq(0),
                          per_row.eq(programs.first == programs.first_of_row),
-                         rows.eq(self.command.rows_last), self.position.eq(self.command.position),
+                         rows.eq(self.command.rows_last),
+                         repeats.eq(self.command.repeats_last),
+                         self.position.eq(self.command.position),
                          self.beats.eq((self.command.width_last >> cfg.lanes.bit_length() - 1) + 1)]
             m.d.comb += following.eq(programs.first)
         return m

@@ -14,12 +14,13 @@ from machine.vector_microcode import Op
 __all__ = ["OPERATE", "SEND", "Selection", "Sender", "Units"]
 
 NAN, ONE, NOTHING, MINUS_ZERO = 0x7FC00000, 0x3F800000, 0xFF800000, 0x80000000
+INFINITY = 0x7F800000
 TINY = 27 << 23  # 2**-100
 TWO_23 = 0x4B000000
 
 # What the lanes are told two cycles after a beat's issue, and when its result is sent.
 OPERATE = data.StructLayout({"op": 5, "divide": 1, "root": 1, "phase": 1, "position": 32})
-SEND = data.StructLayout({"format": 2, "word": 1, "saturate": 1})
+SEND = data.StructLayout({"format": 4, "word": 1, "saturate": 1})
 
 
 class Selection(wiring.Component):
@@ -47,7 +48,8 @@ class Selection(wiring.Component):
         m = Module()
         a, b = self.a, self.b
         nan_a, nan_b = (word[:31] > 0x7F800000 for word in (a, b))
-        zero_a = ~a[:31].any()
+        zero_a, zero_b = ~a[:31].any(), ~b[:31].any()
+        same = (a == b) & ~nan_a | zero_a & zero_b
 
         # As unsigned numbers in the order of the floats; -0 below 0.
         key_a, key_b = (Mux(word[31], ~word, word | MINUS_ZERO) for word in (a, b))
@@ -67,6 +69,8 @@ class Selection(wiring.Component):
                 (Op.ODD_IS_0, Mux(quadrant[0], 0, b)),
                 (Op.EVEN_IS_0, Mux(quadrant[0], b, 0)),
                 (Op.COSINE_SIGN, b ^ Cat(Const(0, 31), quadrant[0] ^ quadrant[1])),
+                (Op.SAME, Mux(same, NOTHING, INFINITY)),
+                (Op.NOTHING_STAYS, Mux(a == NOTHING, NOTHING, b)),
                 (Op.SINE_SIGN, b ^ Cat(Const(0, 31), quadrant[1])),
             ):
                 with m.Case(op):
@@ -164,18 +168,24 @@ class Sender(wiring.Component):
         word = Signal(32)
         m.d.sync += word.eq(self.i)
         narrow = {}
-        for fmt in ("float16", "bfloat16"):
-            m.submodules[f"to_{fmt}"] = unit = FloatUnit(FloatConfig(operation="convert", out=fmt))
+        nan = word[:31] > INFINITY
+        for name in OUTPUT_FORMATS[1:]:
+            fmt = FORMATS[name]
+            if not fmt.is_float:
+                narrow[name] = word[: fmt.bits]
+                continue
+            m.submodules[f"to_{name}"] = unit = FloatUnit(
+                FloatConfig(operation="convert", out=name))
             m.d.comb += unit.a.eq(word)
-            infinity = (1 << 15) - (1 << FORMATS[fmt].mantissa_bits)  # largest finite code + 1
-            stops = self.send.saturate & (unit.o[:15] == infinity)
-            narrow[fmt] = Mux(stops, Cat(Const(infinity - 1, 15), unit.o[15]), unit.o)
+            # Overflow is the code behind the largest finite one: infinity, or the only NaN.
+            size = fmt.bits - 1
+            beyond = (1 << size) - (1 << fmt.mantissa_bits if fmt.has_inf else 1)
+            stops = self.send.saturate & (unit.o[:size] == beyond) & ~nan
+            narrow[name] = Mux(stops, Cat(Const(beyond - 1, size), word[31]), unit.o)
         with m.Switch(Mux(self.send.word, 0, self.send.format)):
-            for fmt, value in narrow.items():
-                with m.Case(OUTPUT_FORMATS.index(fmt)):
+            for name, value in narrow.items():
+                with m.Case(OUTPUT_FORMATS.index(name)):
                     m.d.comb += self.o.eq(value)
-            with m.Case(OUTPUT_FORMATS.index("int8")):
-                m.d.comb += self.o.eq(word[:8])
             with m.Default():
-                m.d.comb += self.o.eq(Mux(word[:31] > 0x7F800000, NAN, word))
+                m.d.comb += self.o.eq(Mux(nan, NAN, word))
         return m

@@ -5,34 +5,43 @@ of a beat lie at bit ``32 * lane``, narrow formats in the low bits of their 32. 
 a new beat; what lies beyond the width in its last beat is ignored, and sent as 0.
 """
 
+from struct import pack
+
 from machine.config import config, require
 from machine.floats import FloatConfig
+from machine.formats import FORMATS
 from machine.vector import Mask, ReductionOrder, check_core
+from machine.vector_curves import ROUNDER
 from machine.vector_microcode import ITERATIVE, Count, Step, gap_cycles, interval_cycles
 from machine.vector_programs import PROGRAMS, Code
 
 __all__ = [
-    "COMMAND_BITS", "COMMAND_FIELDS", "DECODE_CYCLES", "HALVES", "INPUT_FORMATS", "MAX_ROWS",
-    "OUTPUT_FORMATS", "WHOLE_INPUTS", "WHOLE_OUTPUTS", "VectorCommand", "VectorCoreConfig",
-    "command_cycles", "done_cycles", "pack_command", "step_beats",
+    "COMMAND_BITS", "COMMAND_FIELDS", "DECODE_CYCLES", "INPUT_FORMATS", "LOOPS", "MAX_ROWS",
+    "OUTPUT_FORMATS", "QUANTISED", "QUANTISERS", "WHOLE_INPUTS", "VectorCommand",
+    "VectorCoreConfig", "command_cycles", "done_cycles", "pack_command", "quantiser_words",
+    "step_beats",
 ]
 
-# The command word: field, lowest bit, width. Bits between the fields are ignored; rows_last and
-# width_last are one less than the number, value is a float32.
-COMMAND_BITS = 160
+# The command word: field, lowest bit, width. Bits between the fields are ignored; rows_last,
+# width_last and repeats_last are one less than the number, value is a float32.
+COMMAND_BITS = 192
 COMMAND_FIELDS = (
-    ("code", 0, 6), ("x_format", 8, 2), ("y_format", 10, 2), ("o_format", 12, 2), ("order", 14, 1),
-    ("mask", 15, 2), ("saturate", 17, 1), ("rows_last", 32, 16), ("width_last", 48, 16),
-    ("position", 64, 32), ("window", 96, 32), ("value", 128, 32),
+    ("code", 0, 6), ("x_format", 8, 4), ("y_format", 12, 4), ("o_format", 16, 4), ("order", 20, 1),
+    ("mask", 21, 2), ("saturate", 23, 1), ("rows_last", 32, 16), ("width_last", 48, 16),
+    ("position", 64, 32), ("window", 96, 32), ("value", 128, 32), ("repeats_last", 160, 16),
 )
-INPUT_FORMATS = ("float32", "float16", "bfloat16", "int32")  # by the command's number
-OUTPUT_FORMATS = ("float32", "float16", "bfloat16", "int8")
-MAX_ROWS = 1 << 16  # of one command
+FLOATS = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+NARROW_INTEGERS = ("int4", "uint4", "int8", "uint8", "int16", "uint16")
+INPUT_FORMATS = (*FLOATS, "int32", *NARROW_INTEGERS)  # by the command's number
+OUTPUT_FORMATS = (*FLOATS, *NARROW_INTEGERS)
+MAX_ROWS = 1 << 16  # of one command, and rounds of a row's loop
 DECODE_CYCLES = 2  # from a command's acceptance to its first beat
-HALVES = (Code.ROPE,)  # programs that pair the two halves of a row
+LOOPS = tuple(code for code, program in PROGRAMS.items() if program.loop >= 0)
 WHOLE_INPUTS = (Code.FROM_INTEGER, Code.MULTIPLY_INTEGER, Code.DEQUANTISE,
-                Code.DEQUANTISE_BIAS)  # of int32 x
-WHOLE_OUTPUTS = (Code.QUANTISE, Code.QUANTISE_ROWS)  # of int8
+                Code.DEQUANTISE_BIAS)  # of integers x
+QUANTISERS = (Code.QUANTISE, Code.QUANTISE_ROWS)  # the only ones that make integers
+QUANTISED = tuple(name for name in OUTPUT_FORMATS if FORMATS[name].bits <= 8
+                  or name in NARROW_INTEGERS)
 
 
 @config
@@ -98,6 +107,7 @@ class VectorCommand:
     mask: Mask = Mask.NONE  # of SOFTMAX
     position: int = 0  # of the first row; the next row stands at the next position
     window: int = 0  # of Mask.WINDOW
+    repeats: int = 1  # rounds of a row's loop: TOPK's count, the rows of a mean
     saturate: bool = False  # overflow to float16 or bfloat16 stops at the largest finite number
     value: int = 0  # factor, scale or epsilon: the bits of a float32
 
@@ -106,18 +116,21 @@ class VectorCommand:
         require(1 <= self.rows <= MAX_ROWS, "rows", f"from 1 to {MAX_ROWS}", self.rows)
         require(1 <= self.width <= cfg.row_elements, "width",
                 f"from 1 to row_elements, {cfg.row_elements}", self.width)
-        if self.code in HALVES:
-            step = 2 * cfg.lanes
-            require(self.width % step == 0, "width",
-                    f"a multiple of {step}, two beats of {cfg.lanes} lanes", self.width)
+        most = 1 if self.code not in LOOPS else self.width if self.code is Code.TOPK else MAX_ROWS
+        require(1 <= self.repeats <= most, "repeats", f"from 1 to {most} of {self.code.name}",
+                self.repeats)
         for name, known in (("x_format", INPUT_FORMATS), ("y_format", INPUT_FORMATS),
                             ("o_format", OUTPUT_FORMATS)):
             require(getattr(self, name) in known, name, f"one of {', '.join(known)}",
                     getattr(self, name))
-        require((self.x_format == "int32") == (self.code in WHOLE_INPUTS), "x_format",
-                f"int32 for {', '.join(c.name for c in WHOLE_INPUTS)} alone", self.x_format)
-        require((self.o_format == "int8") == (self.code in WHOLE_OUTPUTS), "o_format",
-                f"int8 for {', '.join(c.name for c in WHOLE_OUTPUTS)} alone", self.o_format)
+        require((self.x_format not in FLOATS) == (self.code in WHOLE_INPUTS), "x_format",
+                f"an integer for {', '.join(c.name for c in WHOLE_INPUTS)} alone", self.x_format)
+        if self.code in QUANTISERS:
+            require(self.o_format in QUANTISED, "o_format",
+                    f"one of {', '.join(QUANTISED)} for {self.code.name}", self.o_format)
+        else:
+            require(self.o_format in FLOATS, "o_format",
+                    f"an integer for {', '.join(c.name for c in QUANTISERS)} alone", self.o_format)
         require(0 <= self.position < (1 << 32) - self.rows, "position",
                 f"from 0 to {(1 << 32) - self.rows - 1}", self.position)
         for name in ("window", "value"):
@@ -134,8 +147,20 @@ def pack_command(command: VectorCommand) -> int:
         "mask": command.mask, "saturate": command.saturate, "rows_last": command.rows - 1,
         "width_last": command.width - 1,
         "position": command.position, "window": command.window, "value": command.value,
+        "repeats_last": command.repeats - 1,
     }
     return sum(int(values[name]) << low for name, low, _ in COMMAND_FIELDS)
+
+
+def quantiser_words(name: str) -> tuple[int, int, int]:
+    """Return `Given`'s largest, least and rounder for results of format `name`, as float32 bits.
+
+    A float is not rounded to an integer: minus 0 is added to it.
+    """
+    fmt = FORMATS[name]
+    words = (fmt.largest, -fmt.largest if fmt.signed else 0.0)
+    largest, least = (int.from_bytes(pack("<f", word), "little") for word in words)
+    return largest, least, 0x80000000 if fmt.is_float else ROUNDER
 
 
 def step_beats(cfg: VectorCoreConfig, step: Step, width: int, order: ReductionOrder) -> int:
@@ -143,7 +168,7 @@ def step_beats(cfg: VectorCoreConfig, step: Step, width: int, order: ReductionOr
     beats = cfg.beats(width)
     in_turn = order is ReductionOrder.SEQUENTIAL and step.adds
     return {
-        Count.ROW: beats, Count.HALF: beats // 2, Count.ONE: 1,
+        Count.ROW: beats, Count.ONE: 1,
         Count.ELEMENTS: width if in_turn else beats, Count.LANES: cfg.lanes.bit_length() - 1,
     }[step.length]
 
@@ -173,6 +198,7 @@ def done_cycles(cfg: VectorCoreConfig, command: VectorCommand) -> int:
 def command_cycles(cfg: VectorCoreConfig, command: VectorCommand) -> int:
     """Return the cycles from a command's acceptance to the next one's, nothing stalled."""
     program = PROGRAMS[command.code]
-    return DECODE_CYCLES + steps_cycles(
-        cfg, program.command, command.width, command.order
-    ) + command.rows * steps_cycles(cfg, program.rows, command.width, command.order)
+    first, before, loop, after = (
+        steps_cycles(cfg, steps, command.width, command.order)
+        for steps in (program.command, *program.parts()))
+    return DECODE_CYCLES + first + command.rows * (before + command.repeats * loop + after)

@@ -9,8 +9,8 @@ from enum import IntEnum
 from typing import NamedTuple
 
 __all__ = [
-    "FIELDS", "ITERATIVE", "STEP_BITS", "Count", "Op", "Operand", "Place", "Step", "Table",
-    "gap_cycles", "interval_cycles", "pack_step",
+    "FIELDS", "ITERATIVE", "STEP_BITS", "Count", "Given", "Op", "Operand", "Place", "Step",
+    "Table", "gap_cycles", "interval_cycles", "pack_step",
 ]
 
 
@@ -37,13 +37,15 @@ class Op(IntEnum):
     SINE_SIGN = 17  # b, negated in the quadrants 2 and 3
     PHASE_HIGH = 18  # row's position times step (a: low 24 bits, b: high): quadrant, step, rest
     PHASE_LOW = 19  # the low 19 bits of the rest
+    SAME = 20  # minus infinity where a equals b (zeros do, NaNs do not), else infinity
+    NOTHING_STAYS = 21  # minus infinity where a is minus infinity, else b
 
 
 class Place(IntEnum):
     """Where an operand comes from or a result goes."""
 
     ROW = 0  # a register of a row, `number` from 0 to 7
-    ALL = 1  # a number all lanes see; 0 is the command's value, 1 its width (an integer)
+    ALL = 1  # a number all lanes see: eight, from 2 on, and the command's (`Given`)
     X = 2  # operand: the next beat of a stream
     Y = 3
     TOTAL = 4  # the lane's running total; as an operand b of the first beat it is neutral
@@ -52,6 +54,16 @@ class Place(IntEnum):
     OUT = 7  # result: the stream, in the command's format
     OUT_WORD = 8  # result: the stream, as float32
     ALL_SECOND = 9  # result: a number all lanes see, taken from lane 1 and not 0
+
+
+class Given(IntEnum):
+    """The numbers of `Place.ALL` that come with the command, and are never results."""
+
+    VALUE = 0
+    WIDTH = 1  # an integer
+    LARGEST = 10  # number of the output's format that a quantiser makes
+    LEAST = 11
+    ROUNDER = 12  # rounds to an integer, left in the low bits, if the output's format is one
 
 
 class Table(IntEnum):
@@ -69,16 +81,17 @@ class Table(IntEnum):
     SINE = 9  # of the step in a phase word
     COSINE = 10
     REST_HIGH = 11  # 2**23 + the high 20 bits of the rest in a phase word
+    ELEMENT = 12  # 2**23 + the element's place in its row
+    LOW_BITS = 13  # the low 23 bits: an integer that was added to 2**23
 
 
 class Count(IntEnum):
     """How many beats a step has."""
 
     ROW = 0  # all of a row
-    HALF = 1  # the first half; an operand or result marked upper is the second
-    ONE = 2
-    ELEMENTS = 3  # a total: all of a row, or in sequential order a beat an element
-    LANES = 4  # the tree: one a halving
+    ONE = 1
+    ELEMENTS = 2  # a total: all of a row, or in sequential order a beat an element
+    LANES = 3  # the tree: one a halving
 
 
 class Operand(NamedTuple):
@@ -89,7 +102,6 @@ class Operand(NamedTuple):
     table: Table = Table.NONE
     negated: bool = False
     magnitude: bool = False  # sign dropped, before it is negated
-    upper: bool = False  # beats of the second half of a row
 
     def __neg__(self) -> "Operand":
         """The operand negated."""
@@ -108,6 +120,7 @@ class Step(NamedTuple):
     a: Operand
     b: Operand
     length: Count = Count.ROW
+    again: bool = False  # the last of a loop: back to its first, as often as the command says
     drain: bool = False  # the next step may not start before this one's last result
     last: bool = False  # of the program's part for a command, or for a row
 
@@ -119,29 +132,29 @@ class Step(NamedTuple):
 
 # The word of a step in the ROM: field, lowest bit, width.
 FIELDS = {
-    "op": (0, 5), "length": (5, 3), "drain": (8, 1), "last": (9, 1),
-    "to_place": (10, 4), "to_index": (14, 4), "to_upper": (18, 1),
-    "a_place": (19, 4), "a_index": (23, 4), "a_table": (27, 4), "a_negated": (31, 1),
-    "a_magnitude": (32, 1), "a_upper": (33, 1),
-    "b_place": (34, 4), "b_index": (38, 4), "b_negated": (42, 1), "b_magnitude": (43, 1),
-    "b_upper": (44, 1), "immediate": (45, 32),
+    "op": (0, 5), "length": (5, 2), "again": (7, 1), "drain": (8, 1), "last": (9, 1),
+    "to_place": (10, 4), "to_index": (14, 4),
+    "a_place": (18, 4), "a_index": (22, 4), "a_table": (26, 4), "a_negated": (30, 1),
+    "a_magnitude": (31, 1),
+    "b_place": (32, 4), "b_index": (36, 4), "b_negated": (40, 1), "b_magnitude": (41, 1),
+    "immediate": (42, 32),
 }
-STEP_BITS = 77
+STEP_BITS = 74
 ITERATIVE = (Op.DIVIDE, Op.ROOT, Op.PHASE_HIGH, Op.PHASE_LOW)
 
 
 def pack_step(step: Step) -> int:
     """Return the ROM word of `step`."""
     values = {
-        "op": step.op, "length": step.length, "drain": step.drain, "last": step.last,
-        "to_place": step.to.place, "to_index": step.to.number, "to_upper": step.to.upper,
+        "op": step.op, "length": step.length, "again": step.again, "drain": step.drain,
+        "last": step.last, "to_place": step.to.place, "to_index": step.to.number,
         "immediate": next((operand.number for operand in (step.a, step.b)
                            if operand.place is Place.IMMEDIATE), 0),
     }
     for name, operand in (("a", step.a), ("b", step.b)):
         values |= {
             f"{name}_place": operand.place, f"{name}_negated": operand.negated,
-            f"{name}_magnitude": operand.magnitude, f"{name}_upper": operand.upper,
+            f"{name}_magnitude": operand.magnitude,
             f"{name}_index": 0 if operand.place is Place.IMMEDIATE else operand.number,
         }
     values["a_table"] = step.a.table

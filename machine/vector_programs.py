@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 from machine import vector_curves as curves
 from machine.approx import EXP_SERIES, PHASE_UNIT
-from machine.vector_curves import ONE, RESULT, ROUNDER, ZERO, X, immediate, row, shared, step
-from machine.vector_microcode import Count, Op, Operand, Place, Step, Table
+from machine.vector_curves import ONE, RESULT, ZERO, X, immediate, row, shared, step
+from machine.vector_microcode import Count, Given, Op, Operand, Place, Step, Table
 
 __all__ = ["PROGRAMS", "Code", "Program", "rom"]
 
 STREAM_X, STREAM_Y = Operand(Place.X), Operand(Place.Y)
 OUT, OUT_WORD = Operand(Place.OUT), Operand(Place.OUT_WORD)
-VALUE, WIDTH = shared(0), shared(1)  # the command's
+VALUE, WIDTH, LARGEST, LEAST, ROUNDS = (shared(number) for number in Given)  # the command's
 TOTAL, ACROSS = Operand(Place.TOTAL), Operand(Place.ACROSS)
 GAIN, BIAS = row(7), row(6)  # kept from row to row
-LARGEST, MINUS_LARGEST = 0x42FE0000, 0xC2FE0000  # 127, the largest int8 that is made
+MINUS_ZERO = 0x80000000
 TWO_23, TWO_23_15, TWO_16 = 0x4B000000, 0x4B008000, 0x47800000
 TWO_23_19, TWO_19 = 0x4B080000, 0x49000000
 
@@ -48,13 +48,19 @@ class Code(IntEnum):
     RMSNORM = 16  # once a command: y row of gains. x row, epsilon `value`; o row
     LAYERNORM = 17  # once: y row of gains, y row of biases
     L2NORM = 18
-    QUANTISE = 19  # x row, scale `value`; o row of int8
-    QUANTISE_ROWS = 20  # x row; o row of int8, and a beat with the row's float32 scale in lane 0
+    QUANTISE = 19  # x row, scale `value`; o row
+    QUANTISE_ROWS = 20  # x row; o row, and a beat with the row's float32 scale in lane 0
     DEQUANTISE = 21  # once: y row of column scales. x row of int32, y beat: row scale in lane 0
     DEQUANTISE_BIAS = 22  # once: y row of column scales, y row of biases
     MERGE = 23  # x beat (m, l), y beat, x row, y row; o beat of float32 (m, l), o row, o row / l
-    ROPE = 24  # once: y half rows of int32, steps' low 24 bits and high 24. x row; o row
+    # A row of ROPE is half a row of the operator: element i turns with element i of the other.
+    ROPE = 24  # once: y rows of int32, steps' low 24 bits and high 24. two x rows; two o rows
     MULTIPLY_INTEGER = 25  # x row of int32, y row; o row
+    # Programs with a loop; `repeats` is how often.
+    TOPK = 26  # x row; a loop's o: a beat, float32 value in lane 0, its place, an integer, in 1
+    MEAN_POOL = 27  # a loop's x row; o row, their mean
+    MEAN_POOL_MASKED = 28  # a loop's x row, and y beat: in lane 0 whether the row counts
+    MLGRU = 29  # x row, y row of forget, y row of state, lower bound `value`; o row
 
 
 class Program(NamedTuple):
@@ -62,15 +68,19 @@ class Program(NamedTuple):
 
     command: tuple[Step, ...]  # once, before the first row
     rows: tuple[Step, ...]  # for each row
+    loop: int = -1  # where in `rows` a loop begins; it ends with the step marked again
+
+    def parts(self) -> tuple[tuple[Step, ...], tuple[Step, ...], tuple[Step, ...]]:
+        """Return the steps of a row before the loop, of the loop, and behind it."""
+        if self.loop < 0:
+            return self.rows, (), ()
+        end = 1 + next(at for at, each in enumerate(self.rows) if each.again)
+        return self.rows[: self.loop], self.rows[self.loop : end], self.rows[end:]
 
 
 def _one(*steps: Step) -> list[Step]:
     """The steps, on one beat each."""
     return [each._replace(length=Count.ONE) for each in steps]
-
-
-def _half(*steps: Step) -> list[Step]:
-    return [each._replace(length=Count.HALF) for each in steps]
 
 
 def _total(op: Op, of: Operand, to: Operand) -> list[Step]:
@@ -165,10 +175,9 @@ def _softmax(state: bool) -> Program:
 
 
 def _to_code(value: Operand) -> list[Step]:
-    """Round to an integer of the symmetric range of int8, left in the low bits."""
-    return [step(Op.MAX, value, value, immediate(MINUS_LARGEST)),
-            step(Op.MIN, value, value, immediate(LARGEST)),
-            step(Op.ADD, OUT, value, immediate(ROUNDER))]
+    """Hold to the symmetric range of the output's format; round, if that is an integer."""
+    return [step(Op.MAX, value, value, LEAST), step(Op.MIN, value, value, LARGEST),
+            step(Op.ADD, OUT, value, ROUNDS)]
 
 
 def _quantise() -> Program:
@@ -182,9 +191,9 @@ def _quantise_rows() -> Program:
     return Program((), (
         *_load(), *_total(Op.MAX, abs(X), largest),
         *_one(step(Op.TINY_IS_1, held, largest, largest),
-              step(Op.DIVIDE, factor, immediate(LARGEST), held),
+              step(Op.DIVIDE, factor, LARGEST, held),
               step(Op.TINY_IS_0, factor, largest, factor),
-              step(Op.DIVIDE, scale, largest, immediate(LARGEST)),
+              step(Op.DIVIDE, scale, largest, LARGEST),
               step(Op.TINY_IS_1, scale, largest, scale)),
         step(Op.MULTIPLY, X, X, factor), *_to_code(X), *_send(scale)))
 
@@ -267,15 +276,71 @@ def _rope() -> Program:
         step(Op.ADD, sine, sine, cosine), step(Op.ADD, cosine, d, spare),
         step(Op.COSINE_SIGN, cosine, word, cosine), step(Op.SINE_SIGN, sine, word, sine),
     ]
-    first, second = X, X._replace(upper=True)
+    first, second = X, word
     turn = [
+        step(Op.PASS, first, STREAM_X), step(Op.PASS, second, STREAM_X),
         step(Op.MULTIPLY, d, first, cosine), step(Op.MULTIPLY, spare, second, sine),
         step(Op.ADD, OUT, d, -spare),
         step(Op.MULTIPLY, d, second, cosine), step(Op.MULTIPLY, spare, first, sine),
         step(Op.ADD, OUT, d, spare),
     ]
-    return Program(tuple(_half(step(Op.PASS, low, STREAM_Y), step(Op.PASS, high, STREAM_Y))),
-                   (*_load(), *_half(*angle, *turn)))
+    return Program((step(Op.PASS, low, STREAM_Y), step(Op.PASS, high, STREAM_Y)),
+                   (*angle, *turn))
+
+
+def _looped(command: list[Step], before: list[Step], loop: list[Step],
+            after: tuple[Step, ...] = ()) -> Program:
+    """A program whose rows take `loop` as often as the command says."""
+    *body, last = loop
+    return Program(tuple(command), (*before, *body, last._replace(again=True), *after),
+                   len(before))
+
+
+def _topk() -> Program:
+    """The largest of what is left, the first of equals; then it is taken out, and so on."""
+    key, place, flag, spare = row(1), row(2), row(3), row(4)
+    largest, chosen, value, number = shared(2), shared(3), shared(4), shared(5)
+    # Places are negative, so the first is the largest; minus infinity is taken out, and NaN least.
+    before = [
+        *_load(), step(Op.SAME, flag, X, X), step(Op.NOTHING_STAYS, key, -flag, X),
+        step(Op.ADD, place, -X._replace(table=Table.ELEMENT), immediate(TWO_23))]
+    return _looped([], before, [
+        *_total(Op.MAX, key, largest),
+        step(Op.SAME, flag, key, largest), step(Op.NOTHING_STAYS, spare, -flag, place),
+        *_total(Op.MAX, spare, chosen),
+        step(Op.SAME, flag, place, chosen), step(Op.NOTHING_STAYS, spare, -flag, X),
+        *_total(Op.MAX, spare, value),
+        step(Op.NOTHING_STAYS, key, flag, key), step(Op.NOTHING_STAYS, place, flag, place),
+        *_one(step(Op.ADD, number, -chosen, immediate(TWO_23)),
+              step(Op.PASS, number, number._replace(table=Table.LOW_BITS))),
+        *_send(value, number)])
+
+
+def _mean_pool(masked: bool) -> Program:
+    total, count, absent, one = row(1), shared(2), shared(3), shared(4)
+    loop = _load()
+    if masked:
+        loop = [*_one(step(Op.SAME, absent, STREAM_Y, immediate(ZERO)),
+                      step(Op.NOTHING_IS_0, one, absent, immediate(ONE))),
+                *loop, step(Op.NOTHING_IS_0, X, absent, X)]
+    return _looped(
+        [], [step(Op.PASS, total, immediate(MINUS_ZERO)),
+             *_one(step(Op.PASS, count, immediate(ZERO)))],
+        [*loop, step(Op.ADD, total, total, X),
+         *_one(step(Op.ADD, count, count, one if masked else immediate(ONE)))],
+        (*_one(step(Op.MAX, count, count, immediate(ONE))), *_inverse(count, count),
+         step(Op.MULTIPLY, OUT, total, count)))
+
+
+def _mlgru() -> Program:
+    rest, silu, state = row(1), row(3), row(4)
+    span = shared(2)
+    return Program(tuple(_one(step(Op.ADD, span, immediate(ONE), -VALUE))), (
+        *_load(), *curves.silu(), step(Op.PASS, silu, RESULT),
+        step(Op.PASS, X, STREAM_Y), *curves.sigmoid(),
+        step(Op.MULTIPLY, RESULT, RESULT, span), step(Op.ADD, RESULT, RESULT, VALUE),
+        step(Op.ADD, rest, immediate(ONE), -RESULT), step(Op.MULTIPLY, silu, silu, rest),
+        step(Op.MULTIPLY, state, STREAM_Y, RESULT), step(Op.ADD, OUT, state, silu)))
 
 
 def _streaming(op: Op, second: Operand) -> Program:
@@ -285,14 +350,15 @@ def _streaming(op: Op, second: Operand) -> Program:
 def _drained(program: Program) -> Program:
     """Mark where a step must end before the next begins, and the last of each part.
 
-    That is where the numbers of beats differ.
+    That is where the numbers of beats differ, and at the end of a loop.
     """
     def marked(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return tuple(
             each._replace(last=after is None,
-                          drain=after is None or each.length is not after.length)
+                          drain=after is None or each.again
+                          or each.length is not after.length)
             for each, after in zip_longest(steps, steps[1:]))
-    return Program(marked(program.command), marked(program.rows))
+    return Program(marked(program.command), marked(program.rows), program.loop)
 
 
 PROGRAMS: dict[Code, Program] = {code: _drained(program) for code, program in {
@@ -323,18 +389,24 @@ PROGRAMS: dict[Code, Program] = {code: _drained(program) for code, program in {
     Code.ROPE: _rope(),
     Code.MULTIPLY_INTEGER: Program((), (*_load(), *_from_integer(X, X),
                                         step(Op.MULTIPLY, OUT, X, STREAM_Y))),
+    Code.TOPK: _topk(),
+    Code.MEAN_POOL: _mean_pool(False),
+    Code.MEAN_POOL_MASKED: _mean_pool(True),
+    Code.MLGRU: _mlgru(),
 }.items()}
 
 
 @cache
-def rom() -> tuple[tuple[Step, ...], dict[Code, tuple[int, int]]]:
-    """Return all steps in a row, and where each program's two parts start.
+def rom() -> tuple[tuple[Step, ...], dict[Code, tuple[int, int, int]]]:
+    """Return all steps in a row, and where each program, its rows and its loop start.
 
-    A program without steps for a command starts with those of its rows.
+    A program without steps for a command starts with those of its rows; one without a loop has
+    no step that would go back, and the loop's start is that of its rows.
     """
     steps: list[Step] = []
-    entries: dict[Code, tuple[int, int]] = {}
+    entries: dict[Code, tuple[int, int, int]] = {}
     for code, program in PROGRAMS.items():
-        entries[code] = len(steps), len(steps) + len(program.command)
+        first_of_row = len(steps) + len(program.command)
+        entries[code] = len(steps), first_of_row, first_of_row + max(program.loop, 0)
         steps += [*program.command, *program.rows]
     return tuple(steps), entries

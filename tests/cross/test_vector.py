@@ -9,17 +9,20 @@ import pytest
 from amaranth.sim import Simulator
 
 from archsim.vector_core import transfers
+from golden.formats import decode, encode
 from golden.vector_core import beats_of, results
 from hw.cxxrtl import StreamSimulation
 from hw.stream import collect, drive
 from hw.vector import Vector
 from hw.vector_lane import Lane
 from machine.approx import rotary_steps
+from machine.formats import FORMATS
 from machine.vector import Mask, ReductionOrder
 from machine.vector_core import (
-    HALVES,
+    LOOPS,
+    QUANTISED,
+    QUANTISERS,
     WHOLE_INPUTS,
-    WHOLE_OUTPUTS,
     VectorCommand,
     VectorCoreConfig,
     command_cycles,
@@ -30,15 +33,19 @@ from machine.vector_programs import Code
 
 CFG = VectorCoreConfig(lanes=4, row_elements=64)
 SMALL = VectorCoreConfig(lanes=2, row_elements=8, unit_cycles=1)
-FLOATS = ("float32", "float16", "bfloat16")
+FLOATS = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+INTEGERS = ("int32", "int4", "uint4", "int8", "uint8", "int16", "uint16")
 CURVES = (Code.RELU, Code.EXP, Code.SIGMOID, Code.SILU, Code.GELU, Code.GELU_TANH, Code.TANH)
 ELEMENTWISE = (*CURVES, Code.COPY, Code.ADD, Code.MULTIPLY, Code.SCALE)
-BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int32": 32}
+POOLS = (Code.MEAN_POOL, Code.MEAN_POOL_MASKED)
+BITS = {name: FORMATS[name].bits for name in FLOATS + INTEGERS}
 CORNERS = {  # zeros, the least and largest of each kind, one, infinities, NaNs, near exp's ends
     "float32": (0, 1, 0x7FFFFF, 0x800000, 0x3F800000, 0x3F800001, 0x7F7FFFFF, 0x7F800000,
                 0x7FC00000, 0x7F800001, 0x42B17218, 0x42CFF1B5, 0x42B20000, 0x42D00000),
     "float16": (0, 1, 0x3FF, 0x400, 0x3C00, 0x3C01, 0x7BFF, 0x7C00, 0x7E00, 0x7C01, 0x558C),
     "bfloat16": (0, 1, 0x7F, 0x80, 0x3F80, 0x3F81, 0x7F7F, 0x7F80, 0x7FC0, 0x7F81, 0x42B1),
+    "float8_e4m3fn": (0, 1, 7, 8, 0x38, 0x39, 0x7E, 0x7F), "float8_e5m2": (0, 1, 3, 4, 0x3C, 0x7B,
+                                                                        0x7C, 0x7E),
     "int32": (0, 1, 0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x1000001, 0xFFFF, 0x10000),
 }
 
@@ -58,20 +65,20 @@ def codes(rng: np.random.Generator, name: str, shape: tuple[int, int], *, corner
     """Return random codes: numbers of mixed magnitudes, some of any bits, some corners."""
     bits = BITS[name]
     drawn = rng.integers(0, 1 << bits, shape, dtype=np.uint64).astype(np.uint32)
+    if name in INTEGERS and name != "int32":
+        return drawn
     if name == "int32":
         mixed = drawn.astype(np.int32) >> rng.integers(0, 31, shape)
         special = np.array(CORNERS[name], np.uint32)
         return np.where(rng.random(shape) < corners, rng.choice(special, shape),
                         mixed.astype(np.uint32))
     values = (rng.normal(size=shape) * np.exp2(rng.integers(-6, 5, shape))).astype(np.float32)
-    plain = {"float32": values.view(np.uint32), "bfloat16": values.view(np.uint32) >> 16,
-             "float16": values.astype(np.float16).view(np.uint16).astype(np.uint32)}[name]
+    plain = encode(values, FORMATS[name]).astype(np.uint32)
     sign = (rng.integers(0, 2, shape) << bits - 1).astype(np.uint32)
     special = rng.choice(np.array(CORNERS[name], np.uint32), shape) | sign
     pick = rng.random(shape)
     made = np.where(pick < corners, special, np.where(pick < 2 * corners, drawn, plain))
-    top = {"float32": 0x7F800000, "float16": 0x7C00, "bfloat16": 0x7F80}[name]
-    return np.where(made & top == top, plain, made) if finite else made
+    return np.where(np.isfinite(decode(made, FORMATS[name])), made, plain) if finite else made
 
 
 def make(rng: np.random.Generator, cfg: VectorCoreConfig, code: Code, rows: int, width: int,
@@ -79,35 +86,42 @@ def make(rng: np.random.Generator, cfg: VectorCoreConfig, code: Code, rows: int,
     """Return a command of `code` and random data, all floats of format `fmt` or of any."""
     def some() -> str:
         return fmt or str(rng.choice(FLOATS))
-    if code in HALVES:
-        width = max(width // (2 * cfg.lanes), 1) * 2 * cfg.lanes
-    x_format = "int32" if code in WHOLE_INPUTS else some()
+    x_format = str(rng.choice(INTEGERS)) if code in WHOLE_INPUTS else some()
     y_format = "int32" if code is Code.ROPE else some()
     mask = Mask(int(rng.integers(3))) if code in (Code.SOFTMAX, Code.SOFTMAX_STATE) else Mask.NONE
+    repeats = 1 + int(rng.integers(min(width, 4))) if code in LOOPS else 1
     positive = np.float32(2.0 ** rng.integers(-12, 2) * (1 + rng.random()))
     command = VectorCommand(
         code=code, rows=rows, width=width, x_format=x_format, y_format=y_format,
-        o_format="int8" if code in WHOLE_OUTPUTS else some(), mask=mask,
+        o_format=str(rng.choice(QUANTISED)) if code in QUANTISERS else some(), mask=mask,
+        repeats=repeats,
         order=ReductionOrder(int(rng.integers(2))), window=int(rng.integers(0, 2 * width)),
         position=int(rng.choice([0, 3, width, 70_001, (1 << 32) - 1 - rows])) if mask is Mask.NONE
         else int(rng.integers(0, 2 * width)),
         saturate=bool(rng.integers(2)), value=int(positive.view(np.uint32)))
     # Rows of one wild number after the other say little of sums: most rows have few.
     corners = 0.15 if code in ELEMENTWISE else float(rng.choice([0, 0.01, 0.1]))
-    finite = code in WHOLE_OUTPUTS
-    sizes = [2, width] if code is Code.MERGE else [width]
+    finite = code in QUANTISERS
+    sizes = {Code.MERGE: [2, width], Code.ROPE: 2 * [width]}.get(
+        code, [width] * (repeats if code in POOLS else 1))
     x = [codes(rng, x_format, (rows, size), corners=corners, finite=finite) for size in sizes]
     if finite:
         x[0][rng.random(rows) < 0.1] = 0
+    if code is Code.TOPK and rng.random() < 0.5:  # few values: equals are many
+        x = [rng.choice(codes(rng, x_format, (1, 3), corners=0.5)[0], (rows, width))]
     y, once = [], []
     if code in (Code.ADD, Code.MULTIPLY, Code.MULTIPLY_INTEGER, Code.MERGE):
         y = [codes(rng, y_format, (rows, size), corners=corners) for size in sizes]
     if code in (Code.DEQUANTISE, Code.DEQUANTISE_BIAS):
         y = [codes(rng, y_format, (rows, 1), corners=0.02)]
+    if code is Code.MEAN_POOL_MASKED:
+        y = [codes(rng, y_format, (rows, 1), corners=0.5) for _ in range(repeats)]
+    if code is Code.MLGRU:
+        y = [codes(rng, y_format, (rows, width), corners=corners) for _ in range(2)]
     count = {Code.RMSNORM: 1, Code.LAYERNORM: 2, Code.DEQUANTISE: 1, Code.DEQUANTISE_BIAS: 2}
     once = [codes(rng, y_format, (1, width), corners=0.02) for _ in range(count.get(code, 0))]
     if code is Code.ROPE:
-        steps = np.array(rotary_steps(float(rng.choice([100.0, 10000.0, 5e5])), width))
+        steps = np.array(rotary_steps(float(rng.choice([100.0, 10000.0, 5e5])), 2 * width))
         once = [(part.astype(np.uint32))[None] for part in (steps & (1 << 24) - 1, steps >> 24)]
     return Work(command, x, y, once)
 
@@ -135,9 +149,9 @@ def same_words(works: Sequence[Work], cfg: VectorCoreConfig, got: np.ndarray,
 def streams(works: Sequence[Work], cfg: VectorCoreConfig) -> dict[str, np.ndarray]:
     """Return the payload words of the three streams that enter."""
     empty = np.zeros((0, cfg.lanes), np.uint32)
-    packed = [pack_command(work.command).to_bytes(20, "little") for work in works]
+    packed = [pack_command(work.command).to_bytes(24, "little") for work in works]
     return {
-        "i_commands": np.frombuffer(b"".join(packed), "<u4").reshape(-1, 5),
+        "i_commands": np.frombuffer(b"".join(packed), "<u4").reshape(-1, 6),
         "i_x": np.concatenate([empty, *(beats_of(w.x, cfg.lanes) for w in works)]),
         "i_y": np.concatenate([empty, *(beats_of(w.y, cfg.lanes, w.once) for w in works)]),
     }

@@ -237,7 +237,7 @@ def test_tree_reduction_adds_by_lanes():
     ("vector vop=copy x=x y=y", ("float32", (3, 7)),
      "copy y must be of shape [3, 8], not [3, 7]"),
     ("vector vop=quantise x=x y=y", ("float32", (3, 8)),
-     "y of quantise must be of an integer format, not 'float32'"),
+     "y of quantise must be of an integer format or a float of 8 bits, not 'float32'"),
     ("vector vop=quantise scale_rule=block k=3 x=x y=y", ("int8", (3, 8)),
      "k of quantise must be a divisor of the row of 8, not 3"),
     ("vector vop=mul x=x x1=y y=y", ("float32", (3, 5)),

@@ -5,10 +5,13 @@ import pytest
 
 from golden import approx, attention, vector
 from golden.floats import reduce_max, reduce_sum
+from golden.formats import round_to
 from machine import approx as words
 from machine.approx import rotary_steps
+from machine.formats import FORMATS
 from machine.vector import Mask, ReductionOrder
-from machine.vector_microcode import Count, Op, Operand, Place, Step, Table
+from machine.vector_core import quantiser_words
+from machine.vector_microcode import Count, Given, Op, Operand, Place, Step, Table
 from machine.vector_programs import PROGRAMS, Code
 
 F32 = np.float32
@@ -36,6 +39,8 @@ def table(value: np.ndarray, name: Table, visible: np.ndarray) -> np.ndarray:
         Table.SINE: lambda: ones(words.SINE, step),
         Table.COSINE: lambda: ones(words.SINE, 128 - step),
         Table.REST_HIGH: lambda: 0x4B000000 | bits & 0xFFFFF,
+        Table.ELEMENT: lambda: 0x4B000000 | np.broadcast_to(np.arange(bits.shape[-1]), bits.shape),
+        Table.LOW_BITS: lambda: bits & 0x7FFFFF,
     }[name]()
     return np.asarray(changed).astype(np.uint32).view(F32)
 
@@ -66,6 +71,8 @@ def operate(op: Op, a: np.ndarray, b: np.ndarray, position: np.ndarray) -> np.nd
             Op.ODD_IS_0: lambda: np.where(quadrant & 1, 0, b),
             Op.EVEN_IS_0: lambda: np.where(quadrant & 1, b, 0),
             Op.COSINE_SIGN: lambda: np.where((quadrant == 1) | (quadrant == 2), -b, b),
+            Op.SAME: lambda: np.where(a == b, -np.inf, np.inf),
+            Op.NOTHING_STAYS: lambda: np.where(np.isneginf(a), a, b),
             Op.SINE_SIGN: lambda: np.where(quadrant >= 2, -b, b),
             Op.PHASE_HIGH: lambda: (phase >> 19).astype(np.uint32).view(F32),
             Op.PHASE_LOW: lambda: (0x4B000000 | phase & (1 << 19) - 1).astype(np.uint32).view(F32),
@@ -78,7 +85,7 @@ class Unit:
 
     def __init__(self, rows: int, width: int, streams: dict[Place, list[np.ndarray]], *,
                  value: float = 0.0, position: int = 0, mask: Mask = Mask.NONE, window: int = 0,
-                 order: ReductionOrder = ReductionOrder.TREE):
+                 order: ReductionOrder = ReductionOrder.TREE, fmt: str = "int8"):
         self.width, self.order, self.streams = width, order, streams
         self.whole = -(-width // LANES) * LANES
         self.position = position + np.arange(rows)[:, None]
@@ -89,6 +96,9 @@ class Unit:
         self.all = np.zeros((16, rows, 1), F32)
         self.all[0] = value
         self.all.view(np.uint32)[1] = width
+        for number, word in zip((Given.LARGEST, Given.LEAST, Given.ROUNDER), quantiser_words(fmt),
+                                strict=True):
+            self.all.view(np.uint32)[number] = word
         self.sent: list[np.ndarray] = []
 
     def read(self, operand: Operand, size: int) -> np.ndarray:
@@ -97,8 +107,7 @@ class Unit:
         elif operand.place is Place.ALL:
             value = self.all[operand.number]
         elif operand.place is Place.ROW:
-            first = self.whole // 2 if operand.upper else 0
-            value = self.row[operand.number][:, first : first + size]
+            value = self.row[operand.number][:, :size]
         else:
             taken = np.asarray(self.streams[operand.place].pop(0), F32)
             value = np.pad(taken, [(0, 0), (0, size - taken.shape[-1])])
@@ -111,7 +120,7 @@ class Unit:
         """Carry out a reduction: its totals and its tree."""
         value = self.read(steps[0].a, self.whole)[:, : self.width]
         if steps[0].op is Op.MAX:
-            made = reduce_max(value)
+            made = np.max(value, axis=-1)
         else:
             made = reduce_sum(value, self.order, LANES)
         self.all[steps[1].to.number] = made[:, None]
@@ -125,13 +134,11 @@ class Unit:
                 self.total((step, steps[at]))
                 at += 1
                 continue
-            size = {Count.ROW: self.whole, Count.HALF: self.whole // 2, Count.ONE: LANES}[
-                step.length]
+            size = {Count.ROW: self.whole, Count.ONE: LANES}[step.length]
             result = operate(step.op, self.read(step.a, size), self.read(step.b, size),
                              self.position)
             if step.to.place is Place.ROW:
-                first = self.whole // 2 if step.to.upper else 0
-                self.row[step.to.number][:, first : first + size] = result
+                self.row[step.to.number][:, :size] = result
             elif step.to.place is Place.ALL:
                 self.all[step.to.number] = result[:, :1]
             elif step.to.place is Place.ALL_SECOND:
@@ -140,12 +147,13 @@ class Unit:
                 self.sent.append(result)
 
 
-def carry_out(code: Code, x=(), y=(), once=(), **fields) -> list[np.ndarray]:
+def carry_out(code: Code, x=(), y=(), once=(), repeats=1, **fields) -> list[np.ndarray]:
     """Return what the program `code` sends for rows of `x`, `y` (a list of arrays each)."""
     rows, width = x[-1].shape
     streams = {Place.X: list(x), Place.Y: [*once, *y]}
     unit = Unit(rows, width, streams, **fields)
-    for steps in PROGRAMS[code]:
+    before, loop, after = PROGRAMS[code].parts()
+    for steps in (PROGRAMS[code].command, before, *[loop] * repeats, after):
         unit.run(steps)
     assert not streams[Place.X] and not streams[Place.Y]
     return unit.sent
@@ -213,17 +221,41 @@ def test_softmax_with_masks(mask):
     same(weights, attention._weights(x, visible, 0.3)[1])
 
 
-def test_quantise_and_dequantise():
+@pytest.mark.parametrize("fmt", ["int4", "uint4", "int8", "uint8", "int16", "uint16"])
+def test_quantise_to_integers(fmt):
     rng = np.random.default_rng(1)
     x = numbers(rng, (500, 10), special=0)
     x[3], x[4] = 0, 2.0**-120
-    codes = carry_out(Code.QUANTISE, [x], value=0.037)[0].view(np.uint32).astype(np.uint8)
-    want = vector.quantise(x, np.full(500, 0.037, F32))
-    assert (codes.view(np.int8)[:, :10] == want).all()
-    codes, scale = carry_out(Code.QUANTISE_ROWS, [x])
-    want, scales = vector.quantise_rows(x)
-    assert (codes.view(np.uint32).astype(np.uint8).view(np.int8)[:, :10] == want).all()
+    row = FORMATS[fmt]
+
+    def whole(words: np.ndarray) -> np.ndarray:
+        low = words.view(np.uint32)[:, :10].astype(np.int64) & (1 << row.bits) - 1
+        return np.where(row.signed & (low >> row.bits - 1 != 0), low - (1 << row.bits), low)
+    codes = carry_out(Code.QUANTISE, [x], value=0.037, fmt=fmt)[0]
+    assert (whole(codes) == vector.quantise(x, np.full(500, 0.037, F32), row)).all()
+    codes, scale = carry_out(Code.QUANTISE_ROWS, [x], fmt=fmt)
+    want, scales = vector.quantise_rows(x, row)
+    assert (whole(codes) == want).all()
     same(scale, scales[:, None])
+
+
+@pytest.mark.parametrize("fmt", ["float8_e4m3fn", "float8_e5m2"])
+def test_quantise_to_floats_scales_and_holds_and_the_format_rounds(fmt):
+    x = numbers(np.random.default_rng(1), (500, 10), special=0)
+    x[3], x[4] = 0, 2.0**-120
+    held = carry_out(Code.QUANTISE, [x], value=0.0037, fmt=fmt)[0][:, :10]
+    want = vector.quantise(x, np.full(500, 0.0037, F32), FORMATS[fmt])
+    same(round_to(held, FORMATS[fmt]).astype(F32), want)
+    assert np.abs(held).max() <= FORMATS[fmt].largest
+    held, scale = carry_out(Code.QUANTISE_ROWS, [x], fmt=fmt)
+    want, scales = vector.quantise_rows(x, FORMATS[fmt])
+    same(round_to(held[:, :10], FORMATS[fmt]).astype(F32), want)
+    same(scale, scales[:, None])
+
+
+def test_from_integers_and_dequantise():
+    rng = np.random.default_rng(1)
+    x = numbers(rng, (500, 10), special=0)
     whole = rng.integers(-(1 << 31), 1 << 31, (500, 10)) >> rng.integers(0, 31, (500, 10))
     bits = whole.astype(np.int32).view(F32)
     row, columns, bias = numbers(rng, (500, 1)), numbers(rng, (1, 10)), numbers(rng, (1, 10))
@@ -252,14 +284,52 @@ def test_merge():
 
 
 @pytest.mark.parametrize("position", [0, 5, 123_456, (1 << 32) - 64])
-def test_rope(position):
+@pytest.mark.parametrize("width", [2, 6, 10, 16])
+def test_rope(position, width):
     rng = np.random.default_rng(3)
-    x = numbers(rng, (64, 16))
-    steps = np.array(rotary_steps(10000.0, 16))
+    x = numbers(rng, (64, width))
+    steps = np.array(rotary_steps(10000.0, width))
     cosine, sine = vector.rope_table(position + np.arange(64), steps)
     parts = [np.repeat((part.astype(np.uint32).view(F32))[None], 64, 0)
              for part in (steps & (1 << 24) - 1, steps >> 24)]
     with np.errstate(all="ignore"):
-        first, second = carry_out(Code.ROPE, [x], once=parts, position=position)
+        first, second = carry_out(Code.ROPE, np.split(x, 2, axis=1), once=parts,
+                                  position=position)
         want = vector.rope(x, cosine, sine)
-    same(np.concatenate([first, second], axis=-1), want)
+    half = width // 2
+    same(np.concatenate([first[:, :half], second[:, :half]], axis=-1), want)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_topk(count):
+    rng = np.random.default_rng(count)
+    x = numbers(rng, (400, 7), special=0.3)
+    x[:40] = rng.integers(-1, 2, (40, 7))  # equals, zeros of both signs
+    x[:20] *= rng.choice([-1, 1], (20, 7))
+    x[40:60] = rng.choice([-np.inf, np.nan], (20, 7))
+    values, places = vector.topk(x, count)
+    for sent, value, place in zip(carry_out(Code.TOPK, [x], repeats=count), values.T, places.T,
+                                  strict=True):
+        same(sent[:, :1], value[:, None])
+        assert (sent[:, 1].view(np.uint32) == place).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_mean_pool(rows):
+    rng = np.random.default_rng(rows)
+    x = [numbers(rng, (300, 6)) for _ in range(rows)]
+    mask = [rng.choice(np.array([0, 0x80000000, 0x3F800000, 1, 0x7FC00000], np.uint32),
+                       (300, 1)).view(F32) for _ in range(rows)]
+    with np.errstate(all="ignore"):
+        same(carry_out(Code.MEAN_POOL, x, repeats=rows)[0], vector.mean_pool(np.stack(x, 1)))
+        same(carry_out(Code.MEAN_POOL_MASKED, x, mask, repeats=rows)[0],
+             vector.mean_pool(np.stack(x, 1), np.concatenate(mask, 1) != 0))
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.3, 1.0])
+def test_mlgru(bound):
+    rng = np.random.default_rng(4)
+    x, forget, state = (numbers(rng, (400, 9)) for _ in range(3))
+    with np.errstate(all="ignore"):
+        same(carry_out(Code.MLGRU, [x], [forget, state], value=bound)[0],
+             vector.mlgru(x, forget, state, bound))
