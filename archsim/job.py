@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from archsim.bound import Bound, bound, bound_of
 from archsim.engine.simulate import simulate
+from archsim.vector import takes
 from machine.assembly import parse
 from machine.encoding import encode
 from machine.errors import UserError, must_be, unknown
@@ -18,7 +19,7 @@ from machine.opcodes import Opcode
 from machine.pe import limits
 from machine.program import Launch, Program, SymbolKind
 from machine.systolic import SystolicConfig
-from machine.vector_core import INPUT_FORMATS, OUTPUT_FORMATS
+from machine.vector import VectorOp
 from machine.verify import check
 from mapping.families import read_model
 from mapping.fit import DoesNotFit
@@ -123,13 +124,13 @@ def _takes(port: Format, operand: Format) -> bool:
 
 
 def _vectors_have_rtl(program: Program) -> bool:
-    """Return whether the RTL of the vector unit reads and writes the formats of every operand."""
-    formats = {"x": INPUT_FORMATS, "y": OUTPUT_FORMATS}
+    """Return whether the RTL of the vector unit takes every operator and its operands' formats."""
     return all(
-        program.operands[index].format in formats.get(role, ("float32", "float16", "bfloat16"))
+        takes(VectorOp(instruction.fields.get("vop", 0)),
+              {role: program.operands[index].format
+               for role, index in instruction.operands.items()})
         for stream in program.streams for instruction in stream.instructions
-        if instruction.opcode is Opcode.VECTOR
-        for role, index in instruction.operands.items())
+        if instruction.opcode is Opcode.VECTOR)
 
 
 def make_phase(kind: str, batch: int, tokens: int, kv: int) -> Phase:

@@ -135,7 +135,7 @@ def _operator(command: VectorCommand, lanes: int, xs: list[NDArray], ys: list[ND
             counts = np.concatenate(ys, axis=1) != 0 if ys else None
             return vector.mean_pool(np.stack(xs, axis=1), counts), None
         case Code.MLGRU:
-            return vector.mlgru(first, *ys, value), None
+            return vector.mlgru(first, ys[0], ys[1], value), None
     raise ValueError(f"code must be a Code, not {code!r}")
 
 

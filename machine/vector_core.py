@@ -16,8 +16,8 @@ from machine.vector_microcode import ITERATIVE, Count, Step, gap_cycles, interva
 from machine.vector_programs import PROGRAMS, Code
 
 __all__ = [
-    "COMMAND_BITS", "COMMAND_FIELDS", "DECODE_CYCLES", "INPUT_FORMATS", "LOOPS", "MAX_ROWS",
-    "OUTPUT_FORMATS", "QUANTISED", "QUANTISERS", "WHOLE_INPUTS", "VectorCommand",
+    "COMMAND_BITS", "COMMAND_FIELDS", "DECODE_CYCLES", "FLOATS", "INPUT_FORMATS", "LOOPS",
+    "MAX_ROWS", "OUTPUT_FORMATS", "QUANTISED", "QUANTISERS", "WHOLE_INPUTS", "VectorCommand",
     "VectorCoreConfig", "command_cycles", "done_cycles", "pack_command", "quantiser_words",
     "step_beats",
 ]

@@ -276,9 +276,11 @@ class Planner:
         variant = Variant(
             order=ReductionOrder(get("reduction", 0)), rule=ScaleRule(get("scale_rule", 0)),
             block=get("k", 0), state="state" in tiles, bias="x3" in tiles,
-            integer="x" in tiles and tiles["x"].operand.format == "int32")
+            integer="x" in tiles and not format_named(tiles["x"].operand.format).is_float,
+            pooled=rows[-1] if vop is VectorOp.MEAN_POOL else 1, mask="x1" in tiles)
+        k = get("k", 0) or (tiles["y"].shape[-1] if vop is VectorOp.TOPK else 1)
         try:
-            cycles = op_cycles(cfg, vop, prod(rows), width, k=get("k", 0) or 1, variant=variant)
+            cycles = op_cycles(cfg, vop, prod(rows), width, k=k, variant=variant)
         except ValueError as error:
             raise UserError(f"{plan.where}: {error}") from None
         return Demand(busy=cycles, ports=tuple(ports), elements=shaped.elements)

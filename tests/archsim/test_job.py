@@ -118,8 +118,8 @@ def test_a_vector_unit_is_rtl_only_where_its_rtl_takes_the_formats():
                         overrides=["vectors.0.fidelity='rtl'", "vectors.0.row_elements=4096"])
     assert job.fidelities["vectors.0"] == "rtl"
     assert run_job(job).result.ticks > 0
-    narrow = tuple(replace(operand, format="int4") if operand.format == "int8" else operand
-                   for operand in job.program.operands)  # it quantises to int8 alone
+    narrow = tuple(replace(operand, format="int5") if operand.format == "int8" else operand
+                   for operand in job.program.operands)  # it quantises to int4, int8, int16
     other = replace(job, program=replace(job.program, operands=narrow))
     assert other.machine.fidelities["vectors.0"] == "rtl"
     assert other.fidelities["vectors.0"] == "analytic"
