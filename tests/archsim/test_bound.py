@@ -215,7 +215,7 @@ def saturating(machine):
     yield "arrays", matmul("ws", 64, 64, 64, times=10), free
     yield "arrays", matmul("ws", 512, 64, 64, arrays=4), wide(machine(arrays=4))
     yield "vectors", vector("copy", 64, 64), free
-    yield "vectors", vector("relu", 16, 64, times=20), free
+    yield "vectors", vector("relu", 64, 64, times=20), free
     yield "dram", transfer("load", 65536, 4), free
     yield "dram", transfer("store", 65536, 4), free
     yield "dram", transfer("load", 4096, 60), free

@@ -76,7 +76,8 @@ WRONG_MACHINES = {
     "unknown word": ('["os", "ws"]', '["is"]',
                      "arrays.0.dataflows.0 must be one of 'ws' or 'os', not 'is'"),
     "table for a list": ("[[vectors]]", "[vectors]", ("vectors must be a list, not "
-                         "{'name': 'vector', 'count': 1, 'lanes': 8}")),
+                         "{'name': 'vector', 'count': 1, 'lanes': 8, 'row_elements': 1024, "
+                         "'fidelity': 'rtl'}")),
     "unknown part": ("hbm2-neupims", "hbm9", PARTS),
     "unknown clock": ("[dma]", '[dma]\nclock = "fast"',
                       "dma.clock must be one of core, dram, not 'fast'"),

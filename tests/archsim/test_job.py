@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from archsim.job import make_phase, prepare_model, prepare_program, run_job
+from archsim.job import make_phase, prepare_model, prepare_program, read_program, run_job
 from machine.errors import UserError
 from machine.verify import verify
 from mapping.fit import DoesNotFit
@@ -123,6 +123,13 @@ def test_a_vector_unit_is_rtl_only_where_its_rtl_takes_the_formats():
     other = replace(job, program=replace(job.program, operands=narrow))
     assert other.machine.fidelities["vectors.0"] == "rtl"
     assert other.fidelities["vectors.0"] == "analytic"
+
+
+@pytest.mark.parametrize("path", sorted(PROGRAMS.glob("*.prog")), ids=lambda path: path.stem)
+def test_the_vector_units_rtl_takes_every_operator_of_the_examples(path):
+    job = prepare_program(PROGRAMS / "gemm_tiny.prog", "tiny")
+    assert job.fidelities["vectors.0"] == "rtl"
+    assert replace(job, program=read_program(path)).fidelities["vectors.0"] == "rtl"
 
 
 def test_keys_read_by_columns_are_not_rtl():

@@ -58,7 +58,7 @@ def test_block_without_rtl_and_unknown_wrap_are_refused(tmp_path):
     with pytest.raises(UserError, match="^lut: arrays of tiny must be of kind lut, one at least, "
                                         "not 'systolic'$"):
         emit_block(TINY, "lut", tmp_path / "v")
-    odd = replace(TINY, vectors=(replace(TINY.vectors[0], lanes=6),))
+    odd = replace(TINY, vectors=(replace(TINY.vectors[0], lanes=6, fidelity="analytic"),))
     with pytest.raises(UserError,
                        match="^vector: lanes must be a power of two from 2 to 128, not 6$"):
         emit_block(odd, "vector", tmp_path / "v")
