@@ -110,12 +110,8 @@ def _operator(command: VectorCommand, lanes: int, xs: list[NDArray], ys: list[ND
             return vector.layernorm(first, once[0], once[1], epsilon=value, **order), None
         case Code.L2NORM:
             return vector.l2norm(first, epsilon=value, **order), None
-        case Code.QUANTISE:
-            scales = np.full(len(first), value, np.float32)
-            return vector.quantise(first, scales, FORMATS[command.o_format]), None
-        case Code.QUANTISE_ROWS:
-            numbers, scale = vector.quantise_rows(first, FORMATS[command.o_format])
-            return numbers, _word(scale[:, None])
+        case Code.QUANTISE | Code.QUANTISE_ROWS:
+            return _quantise(command, first, value)
         case Code.DEQUANTISE | Code.DEQUANTISE_BIAS:
             bias = once[1] if code is Code.DEQUANTISE_BIAS else None
             return vector.dequantise(first, ys[0][:, 0], once[0], bias), None
@@ -128,15 +124,27 @@ def _operator(command: VectorCommand, lanes: int, xs: list[NDArray], ys: list[ND
             table = vector.rope_table(command.position + np.arange(len(first)), steps)
             return vector.rope(np.concatenate(xs, axis=1), *table), None
         case Code.TOPK:
-            values, places = vector.topk(first, command.repeats)
-            return first, [np.stack([_word(v), place.astype(np.uint32)], axis=-1)
-                           for v, place in zip(values.T, places.T, strict=True)]
+            return first, _topk(first, command.repeats)
         case Code.MEAN_POOL | Code.MEAN_POOL_MASKED:
             counts = np.concatenate(ys, axis=1) != 0 if ys else None
             return vector.mean_pool(np.stack(xs, axis=1), counts), None
         case Code.MLGRU:
             return vector.mlgru(first, ys[0], ys[1], value), None
     raise ValueError(f"code must be a Code, not {code!r}")
+
+
+def _quantise(command: VectorCommand, x: Floats, scale: float) -> tuple[NDArray, Any]:
+    fmt = FORMATS[command.o_format]
+    if command.code is Code.QUANTISE:
+        return vector.quantise(x, np.full(len(x), scale, np.float32), fmt), None
+    numbers, scales = vector.quantise_rows(x, fmt)
+    return numbers, _word(scales[:, None])
+
+
+def _topk(x: Floats, count: int) -> list[Codes]:
+    values, places = vector.topk(x, count)
+    return [np.stack([_word(value), place.astype(np.uint32)], axis=-1)
+            for value, place in zip(values.T, places.T, strict=True)]
 
 
 def _softmax(command: VectorCommand, x: Floats, scale: float, order: dict[str, Any]

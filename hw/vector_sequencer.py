@@ -10,7 +10,7 @@ from machine.vector_core import COMMAND_BITS, VectorCoreConfig
 from machine.vector_microcode import ITERATIVE, STEP_BITS, Count, Op, Place, pack_step
 from machine.vector_programs import rom
 
-__all__ = ["Issuer", "Pace", "Programs", "VectorSequencer"]
+__all__ = ["Issuer", "Pace", "Programs", "Rounds", "VectorSequencer"]
 
 
 class Pace(wiring.Component):
@@ -170,6 +170,59 @@ class Programs(wiring.Component):
         return m
 
 
+class Rounds(wiring.Component):
+    """Counts the rounds of a loop and the rows of a command. Reset leaves nothing to do.
+
+    Members
+    -------
+    start : In(1)
+        The command begins.
+    command : In(StructLayout)
+        The command at work.
+    rows_only : In(1)
+        Its program has no steps before the first row.
+    ends : In(1)
+        A step ends.
+    again : In(1)
+        It is the last of a loop.
+    last : In(1)
+        It is the last of a row, or of those before the first row.
+    to_loop : Out(1)
+        The loop's first step follows it.
+    to_row : Out(1)
+        The row's first step follows it.
+    row : Out(1)
+        A row ends with it.
+    done : Out(1)
+        That is the last row.
+    """
+
+    def __init__(self):
+        super().__init__({
+            "start": In(1), "command": In(COMMAND), "rows_only": In(1), "ends": In(1),
+            "again": In(1), "last": In(1), "to_loop": Out(1), "to_row": Out(1), "row": Out(1),
+            "done": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        rows, repeats, per_row = Signal(16), Signal(16), Signal()
+        m.d.comb += [
+            self.to_loop.eq(self.again & (repeats != 0)), self.to_row.eq(self.last & ~self.to_loop),
+            self.row.eq(self.ends & self.to_row & per_row), self.done.eq(rows == 0),
+        ]
+        with m.If(self.ends & self.to_loop):
+            m.d.sync += repeats.eq(repeats - 1)
+        with m.If(self.ends & self.to_row):
+            m.d.sync += [per_row.eq(1), repeats.eq(self.command.repeats_last)]
+        with m.If(self.row):
+            m.d.sync += rows.eq(rows - 1)
+        with m.If(self.start):
+            m.d.sync += [per_row.eq(self.rows_only), rows.eq(self.command.rows_last),
+                         repeats.eq(self.command.repeats_last)]
+        return m
+
+
 def _is_in(value, members):
     """Return whether `value` is one of `members`."""
     return Cat(value == member for member in members).any()
@@ -232,9 +285,9 @@ class VectorSequencer(wiring.Component):
 
         m.submodules.programs = programs = Programs()
         at, following = Signal.like(programs.address), Signal.like(programs.address)
+        m.d.sync += at.eq(following)
         m.d.comb += [following.eq(at), programs.address.eq(following), step.eq(programs.step),
                      programs.code.eq(self.command.code)]
-        m.d.sync += at.eq(following)
 
         m.submodules.pace = pace = Pace(cfg)
         m.d.comb += [pace.step.eq(step), pace.command.eq(self.command), pace.beat.eq(self.beat),
@@ -253,32 +306,27 @@ class VectorSequencer(wiring.Component):
         ]
 
         # The next beat, step, round of a loop, row or command.
-        rows, repeats, starting, per_row = Signal(16), Signal(16), Signal(), Signal()
+        starting = Signal()
+        m.submodules.rounds = rounds = Rounds()
+        m.d.comb += [
+            rounds.start.eq(starting), rounds.ends.eq(issuer.through & pace.last),
+            rounds.command.eq(self.command), rounds.again.eq(step.again),
+            rounds.last.eq(step.last), rounds.rows_only.eq(programs.first == programs.first_of_row),
+        ]
         with m.If(issuer.through):
-            m.d.sync += self.beat.eq(self.beat + 1)
-            with m.If(pace.last):
-                m.d.sync += self.beat.eq(0)
-                m.d.comb += following.eq(at + 1)
-                with m.If(step.again & (repeats != 0)):
-                    m.d.comb += following.eq(programs.first_of_loop)
-                    m.d.sync += repeats.eq(repeats - 1)
-                with m.Elif(step.last):
-                    m.d.comb += following.eq(programs.first_of_row)
-                    m.d.sync += [per_row.eq(1), repeats.eq(self.command.repeats_last)]
-                    with m.If(per_row):
-                        m.d.sync += [rows.eq(rows - 1), self.position.eq(self.position + 1),
-                                     active.eq(rows != 0)]
+            m.d.sync += self.beat.eq(Mux(pace.last, 0, self.beat + 1))
+        with m.If(rounds.ends):
+            m.d.comb += following.eq(Mux(rounds.to_loop, programs.first_of_loop, Mux(
+                rounds.to_row, programs.first_of_row, at + 1)))
+        with m.If(rounds.row):
+            m.d.sync += [self.position.eq(self.position + 1), active.eq(~rounds.done)]
 
         # Take a command; in the cycle after, find its program.
         m.d.comb += self.i_commands.ready.eq(~active & ~starting)
         with m.If(self.i_commands.valid & self.i_commands.ready):
             m.d.sync += [self.command.eq(self.i_commands.payload), starting.eq(1)]
         with m.If(starting):
-            m.d.sync += [starting.eq(0), active.eq(1), self.beat.eq(0),
-                         per_row.eq(programs.first == programs.first_of_row),
-                         rows.eq(self.command.rows_last),
-                         repeats.eq(self.command.repeats_last),
-                         self.position.eq(self.command.position),
+            m.d.sync += [starting.eq(0), active.eq(1), self.position.eq(self.command.position),
                          self.beats.eq((self.command.width_last >> cfg.lanes.bit_length() - 1) + 1)]
             m.d.comb += following.eq(programs.first)
         return m

@@ -115,7 +115,9 @@ def make(rng: np.random.Generator, cfg: VectorCoreConfig, code: Code, rows: int,
     if code in (Code.DEQUANTISE, Code.DEQUANTISE_BIAS):
         y = [codes(rng, y_format, (rows, 1), corners=0.02)]
     if code is Code.MEAN_POOL_MASKED:
-        y = [codes(rng, y_format, (rows, 1), corners=0.5) for _ in range(repeats)]
+        zero = rng.choice(np.array([0, 1 << BITS[y_format] - 1], np.uint32), (repeats, rows, 1))
+        y = [np.where(rng.random((rows, 1)) < 0.4, none, codes(rng, y_format, (rows, 1)))
+             for none in zero]
     if code is Code.MLGRU:
         y = [codes(rng, y_format, (rows, width), corners=corners) for _ in range(2)]
     count = {Code.RMSNORM: 1, Code.LAYERNORM: 2, Code.DEQUANTISE: 1, Code.DEQUANTISE_BIAS: 2}
