@@ -181,13 +181,15 @@ class TableQuantiser(wiring.Component):
             entries.table.eq(read.data), codes.i.payload.eq(entries.codes),
             scales.i.payload.eq(Mux(largest == 0, ONE, divider.o)),
         ]
-        with m.FSM():
+        with m.FSM() as fsm:  # Icarus looks into the states only when they change: outputs apart
+            m.d.comb += [
+                self.i.ready.eq(fsm.ongoing("fill")), write.en.eq(self.i.valid & self.i.ready),
+                scales.i.valid.eq(fsm.ongoing("scale")), codes.i.valid.eq(fsm.ongoing("send"))]
             with m.State("fill"):
-                m.d.comb += [self.i.ready.eq(1), write.en.eq(self.i.valid)]
                 with m.If(self.i.valid):
                     below = (at != 0) & (magnitude.largest < largest)
-                    m.d.sync += [at.eq(Mux(last, 0, at + 1)), step.eq(0)]
-                    m.d.sync += largest.eq(Mux(below, largest, magnitude.largest))
+                    m.d.sync += [at.eq(Mux(last, 0, at + 1)), step.eq(0),
+                                 largest.eq(Mux(below, largest, magnitude.largest))]
                     with m.If(last):
                         m.next = "divide"
             with m.State("divide"):
@@ -196,14 +198,12 @@ class TableQuantiser(wiring.Component):
                     m.d.sync += entries.factor.eq(Mux(largest == 0, 0, divider.o))
                     m.next = "scale"
             with m.State("scale"):
-                m.d.comb += scales.i.valid.eq(1)
                 with m.If(scales.i.ready):
                     m.next = "read"
             for state, behind in (("read", "multiply"), ("multiply", "send")):
                 with m.State(state):
                     m.next = behind
             with m.State("send"):
-                m.d.comb += codes.i.valid.eq(1)
                 with m.If(codes.i.ready):
                     m.d.sync += at.eq(Mux(last, 0, at + 1))
                     m.next = "read"

@@ -31,6 +31,7 @@ from machine.vector_core import (
 )
 from machine.vector_programs import Code
 
+CYCLES_MAX = 20_000_000  # of a run
 CFG = VectorCoreConfig(lanes=4, row_elements=64)
 SMALL = VectorCoreConfig(lanes=2, row_elements=8, unit_cycles=1)
 FLOATS = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
@@ -171,7 +172,7 @@ def check(cfg: VectorCoreConfig, simulation: StreamSimulation, works: Sequence[W
     times = {name: stalls(rng, size) if rng else np.zeros(size, int)
              for name, size in sizes.items()}
     log = simulation.run({name: (words[name], times[name]) for name in words},
-                         {"o": times["o"]}, max_cycles=20_000_000)
+                         {"o": times["o"]}, max_cycles=CYCLES_MAX)
     same_words(works, cfg, log["o"].words, parts)
     expected = transfers(cfg, [w.command for w in works], commands_valid=times["i_commands"],
                          x_valid=times["i_x"], y_valid=times["i_y"], o_ready=times["o"])
