@@ -5,29 +5,31 @@ Its lanes are cut out: in their place stands `Wires`, which hands bit 0 of x, in
 y is 1, through as many registers as a lane has. All else is the unit: programs, sequencer, control,
 queue, the count of what is under way.
 
-Mode `prove` by property-directed reachability, so for any number of cycles, any waits on every
-side and a reset at any time: of one-step programs every beat leaves, in order; of all programs no
-beat is pushed that does not fit, and what is offered is kept. Mode `bmc`: some commands under every
-schedule. The broken designs fail within the depth of each test.
+Of programs of one step, every beat of x leaves, in order, and one of y goes with it where the
+program reads y. Mode `prove` (slow) by property-directed reachability: for any number of cycles,
+any waits on every side and a reset at any time. Mode `bmc`: the first `DEPTH` cycles. Of any
+program, what is offered is kept and what is pushed fits: mode `bmc`. The broken designs fail within
+`DEPTH` cycles.
 """
 
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, Const, Module, Signal
+from amaranth.hdl import Assert, Assume, Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 import hw.vector
 from hw.formal import prove
-from hw.properties import AnySchedule, Carried, Kept
+from hw.properties import Carried, Kept
 from hw.vector_control import COMMAND
 from hw.vector_lane import Lane
-from machine.vector_core import COMMAND_BITS, VectorCommand, VectorCoreConfig, pack_command
+from machine.vector_core import COMMAND_BITS, VectorCoreConfig
 from machine.vector_programs import Code
 
 CFG = VectorCoreConfig(lanes=2, row_elements=4, unit_cycles=1)
 ONE_STEP = (Code.COPY, Code.ADD, Code.MULTIPLY, Code.SCALE, Code.RELU)
-OF_Y = (Code.ADD, Code.MULTIPLY)
+OF_Y = (Code.ADD, Code.MULTIPLY)  # of these
+DEPTH = 14  # a command, then room for 8 beats that wait
 
 
 class Wires(wiring.Component):
@@ -48,6 +50,7 @@ class Wires(wiring.Component):
 
 
 def modules() -> str:
+    """Return RTLIL of what stands for a lane."""
     return rtlil.convert(Wires(), name="cut_lane").replace("attribute \\top 1\n", "")
 
 
@@ -68,14 +71,12 @@ class UnitHarness(wiring.Component):
             wiring.connect(m, wiring.flipped(getattr(self, name)), inner)
         wiring.connect(m, dut.o, wiring.flipped(self.o))
         command = data.View(COMMAND, dut.i_commands.payload)
-        one_step = Signal()
-        for code in ONE_STEP:
-            with m.If(command.code == code):
-                m.d.comb += one_step.eq(1)
+        one_step, of_y = (Cat(command.code == code for code in codes).any()
+                          for codes in (ONE_STEP, OF_Y))
         m.d.comb += Assume(one_step & (command.rows_last < 2) & (command.width_last < 4))
         reads_y = Signal()
         with m.If(dut.i_commands.valid & dut.i_commands.ready):
-            m.d.sync += reads_y.eq((command.code == Code.ADD) | (command.code == Code.MULTIPLY))
+            m.d.sync += reads_y.eq(of_y)
 
         moves = {name: port.valid & port.ready
                  for name, port in (("x", dut.i_x), ("y", dut.i_y), ("o", dut.o))}
@@ -123,3 +124,32 @@ class AnyProgram(wiring.Component):
         m.d.comb += [kept.valid.eq(dut.o.valid), kept.ready.eq(dut.o.ready),
                      kept.payload.eq(dut.o.payload[0])]
         return m
+
+
+@pytest.mark.parametrize("mode, engine", [
+    ("bmc", "abc bmc3"), pytest.param("prove", "abc pdr", marks=pytest.mark.slow)])
+def test_every_beat_of_a_one_step_program_leaves_in_order(mode, engine):
+    dut = hw.vector.Vector(CFG, library="cut")
+    verdict = prove(UnitHarness(dut), mode=mode, depth=DEPTH, engine=engine, modules=modules(),
+                    timeout_s=1200)
+    assert verdict.status == "pass", verdict.reason
+
+
+def test_what_any_program_pushes_fits_and_what_it_offers_is_kept(monkeypatch):
+    monkeypatch.setattr(hw.vector, "OutputQueue", Watched)
+    dut = hw.vector.Vector(CFG, library="cut")
+    verdict = prove(AnyProgram(dut), mode="bmc", depth=DEPTH, engine="abc bmc3", modules=modules())
+    assert verdict.status == "pass", verdict.reason
+
+
+@pytest.mark.parametrize("old, new", [
+    ("sequencer.room.eq(used != cfg.output_depth)", "sequencer.room.eq(1)"),
+    ("self.i_y.ready.eq(sequencer.issue & sequencer.takes_y)",
+     "self.i_y.ready.eq(sequencer.issue)"),
+    ("sequencer.x_valid.eq(self.i_x.valid)", "sequencer.x_valid.eq(1)"),
+], ids=["no room", "y taken in vain", "x not waited for"])
+def test_a_broken_unit_is_seen(edited, old, new):
+    dut = edited("hw.vector", old, new).Vector(CFG, library="cut")
+    verdict = prove(UnitHarness(dut), mode="bmc", depth=DEPTH, engine="abc bmc3",
+                    modules=modules())
+    assert verdict.status == "fail"
