@@ -142,6 +142,15 @@ def test_what_any_program_pushes_fits_and_what_it_offers_is_kept(monkeypatch):
     assert verdict.status == "pass", verdict.reason
 
 
+def test_a_push_that_does_not_fit_is_seen(edited):
+    broken = edited("hw.vector", "sequencer.room.eq(used != cfg.output_depth)",
+                    "sequencer.room.eq(1)")
+    broken.OutputQueue = Watched
+    verdict = prove(AnyProgram(broken.Vector(CFG, library="cut")), mode="bmc", depth=DEPTH,
+                    engine="abc bmc3", modules=modules())
+    assert verdict.status == "fail"
+
+
 @pytest.mark.parametrize("old, new", [
     ("sequencer.room.eq(used != cfg.output_depth)", "sequencer.room.eq(1)"),
     ("self.i_y.ready.eq(sequencer.issue & sequencer.takes_y)",

@@ -73,7 +73,7 @@ def run(configs: list[FloatConfig], *operands: np.ndarray) -> list[np.ndarray]:
     for place, codes in enumerate(operands):
         words[:, place] = codes
     rng = np.random.default_rng(3)
-    waits = [np.cumsum(rng.integers(0, 40, len(words)) == 0) for _ in range(2)]
+    waits = [np.cumsum(rng.integers(0, 4, len(words))) for _ in range(2)]
     simulation = StreamSimulation(Bench(configs), merge_wires=False)
     log = simulation.run({"i": (words, waits[0])}, {"o": waits[1]}, max_cycles=1 << 24)
     return list(log["o"].words.T)
