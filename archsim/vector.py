@@ -75,6 +75,8 @@ def takes(op: VectorOp, formats: Mapping[str, str]) -> bool:
         return False
     if op is VectorOp.MEAN_POOL:  # a mask may be of any numbers that are 0 only as 0
         return x in FLOATS and y in FLOATS and others <= set(INPUT_FORMATS) - {"int32"}
+    if op is VectorOp.ROPE:  # its steps are words of 24 bits
+        return x in FLOATS and y in FLOATS and others <= {"int32"}
     if len(others) > 1 or not others <= set(FLOATS):
         return False
     if x not in FLOATS:

@@ -104,6 +104,8 @@ def test_tables_take_a_cycle_for_four_activations_and_one_more():
     ("DEQUANTISE", {"x": "float32", "x1": "float32", "x2": "float32", "y": "float16"}, False),
     ("SOFTMAX", {"x": "float32", "y": "float16", "state": "float32"}, True),
     ("SOFTMAX", {"x": "float32", "y": "float16", "state": "float16"}, False),
+    ("ROPE", {"x": "float16", "x1": "int32", "y": "float16"}, True),
+    ("ROPE", {"x": "float16", "x1": "float32", "y": "float16"}, False),
     ("TOPK", {"x": "float16", "y": "int32"}, True),
     ("TOPK", {"x": "float16", "y": "float16"}, False),
     ("ARGMAX", {"x": "float16", "y": "int16"}, False),
