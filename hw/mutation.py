@@ -45,6 +45,21 @@ opt_clean -purge
 write_rtlil mutated.il
 write_cxxrtl -g0 design.cc
 """
+# Added to the loop of a run: in one cycle a reset, after which it begins again.
+RESTART = """
+    if (cycle == again) {
+      again = -1;
+      top.p_rst.set<bool>(true);
+      top.p_clk.set<bool>(false);
+      top.step();
+      top.p_clk.set<bool>(true);
+      top.step();
+      top.p_rst.set<bool>(false);
+      for (int64_t &beats_done : done) left += beats_done, beats_done = 0;
+      cycle = -1;
+      continue;
+    }
+"""
 # Added to the module of a netlist: whether two bits differ.
 WATCH = """  wire output 65535 \\differs
   cell $xor $watch
@@ -92,10 +107,18 @@ class MutantSimulation(StreamSimulation):
         self.netlist = ""  # RTLIL with all mutants, module ``top``
         super().__init__(component)
         self._selected = ctypes.c_uint32.in_dll(self._library, "selected")
+        self._restart = ctypes.c_int64.in_dll(self._library, "restart")
 
     def select(self, number: int) -> None:
         """Make the next runs those of mutant `number`, or of the component for 0."""
         self._selected.value = number
+
+    def restart(self, cycle: int) -> None:
+        """Reset the next runs in `cycle`, then begin them again; -1: do not.
+
+        Results and cycles are those after the reset. Memories keep what was written before it.
+        """
+        self._restart.value = cycle
 
     def _design(self, component: wiring.Component, name: str, parts: Any = ()) -> str:
         with tempfile.TemporaryDirectory() as work:
@@ -120,16 +143,20 @@ class MutantSimulation(StreamSimulation):
             f"mutate -ctrl selected {SELECT_BITS} {mutant.number} {mutant.change}\n"
             for mutant in self.mutants))
         run(APPLY, folder)
-        self.netlist = (folder / "mutated.il").read_text()
+        # What a memory reads before its first read is x: two copies would differ there.
+        self.netlist = re.sub(r"(?<=\\RD_INIT_VALUE )(\d+)'x+$", r"\1'0",
+                              (folder / "mutated.il").read_text(), flags=re.MULTILINE)
 
     def _runtime(self) -> Path:
         return Path(pyosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
 
     def _loop(self, name: str) -> str:
-        clock = "top.p_clk.set<bool>(false);"
-        loop = super()._loop(name)
-        return 'extern "C" { uint32_t selected = 0; }\n' + loop.replace(
+        clock, each = "top.p_clk.set<bool>(false);", "cycle < max_cycles; cycle++) {"
+        loop = super()._loop(name).replace(
             clock, f"{clock}\n    top.p_selected.set<uint32_t>(selected);")
+        loop = loop.replace(each, each + RESTART).replace(
+            "left = 0, cycle = 0;", "left = 0, cycle = 0, again = restart;")
+        return 'extern "C" { uint32_t selected = 0; int64_t restart = -1; }\n' + loop
 
 
 def _bits(netlist: str) -> dict[int, tuple[str, str]]:

@@ -9,7 +9,7 @@ commands, or be listed in ``equal_mutants.toml`` with the argument why it is.
 import importlib.util
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,6 +78,12 @@ def check_array(tests: ModuleType, simulation: MutantSimulation) -> None:
     tests.check_slow_sums(ARRAY, simulation, 40)
     tests.check_tiles(ARRAY, simulation, tests.LONGEST)
 
+    def once(rng: np.random.Generator) -> None:
+        tiles = [replace(tile, emit=True) for tile in tests.random_tiles(rng, ARRAY, 10)]
+        tests.check_tiles(ARRAY, simulation, tiles, seed=int(rng.integers(1 << 30)))
+
+    check_restarts(simulation, 40, once)
+
 
 def check_tables(tests: ModuleType, simulation: MutantSimulation) -> None:
     tests.check_random_cases(TABLES, simulation, seed=0)
@@ -85,6 +91,24 @@ def check_tables(tests: ModuleType, simulation: MutantSimulation) -> None:
     for tables in (MAX_TABLES, 0xA5A6):
         tiles = [LutTile(rows=1, tables=tables, planes=1)]
         tests.check(TABLES, simulation, rng, tiles, *tests.random_beats(rng, TABLES, tiles))
+
+    def once(rng: np.random.Generator) -> None:
+        tiles = tests.random_tiles(rng, TABLES, 12)
+        tests.check(TABLES, simulation, rng, tiles, *tests.random_beats(rng, TABLES, tiles))
+
+    check_restarts(simulation, 40, once)
+
+
+def check_restarts(simulation: MutantSimulation, seeds: int,
+                   once: Callable[[np.random.Generator], None]) -> None:
+    """Check work that is abandoned by a reset and begun again; it must not store."""
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, seeds])
+        simulation.restart(int(rng.integers(1, 40)))
+        try:
+            once(rng)
+        finally:
+            simulation.restart(-1)
 
 
 def check_tiles(tests: ModuleType, cfg: SystolicConfig, simulation: MutantSimulation,
@@ -115,6 +139,13 @@ def element(kind: str, a_bits: int, w_bits: int, **pe: int) -> Block:
             tiles = tests.random_tiles(np.random.default_rng(seed), cfg) * 2
             check_tiles(tests, cfg, simulation, tiles, seed, slow_sums=True)
         check_tiles(tests, cfg, simulation, LONGEST, 0, slow_sums=False)
+
+        def once(rng: np.random.Generator) -> None:
+            tiles = [replace(tile, emit=True) for tile in tests.random_tiles(rng, cfg)]
+            seed = int(rng.integers(1 << 30))
+            check_tiles(tests, cfg, simulation, tiles, seed, slow_sums=False)
+
+        check_restarts(simulation, 40, once)
 
     return Block("test_pe.py", lambda tests: tests.Arrays([cfg]), check,
                  lambda ports: legal_tile(cfg, ports.i_commands_0.payload))

@@ -3,14 +3,51 @@
 
 import numpy as np
 import pytest
-from amaranth.hdl import Const
+from amaranth.hdl import Const, Module, Signal
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
 
 from hw.cxxrtl import pack_beats
-from hw.mutation import MutantSimulation, equivalent, survivors
+from hw.formal import prove
+from hw.mutation import MutantSimulation, Twins, equivalent, survivors
 from hw.stream import PairQueue
 
 WIDTH = 8
 DRAWN = 30
+
+
+class Numbered(wiring.Component):
+    """Sends each payload with its number, from a memory; the number is lost in a reset or kept.
+
+    Members
+    -------
+    i : In(stream)
+        Payloads.
+    o : Out(stream)
+        The payload, and above it its number modulo 16.
+    """
+
+    def __init__(self, *, reset_less: bool):
+        self.reset_less = reset_less
+        super().__init__({"i": In(stream.Signature(4)), "o": Out(stream.Signature(8))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.rows = rows = memory.Memory(shape=4, depth=4, init=[])
+        write, read = rows.write_port(), rows.read_port()
+        full, late, number = Signal(), Signal(), Signal(4, reset_less=self.reset_less)
+        m.d.comb += [
+            self.i.ready.eq(~full & ~late), write.en.eq(self.i.valid & self.i.ready),
+            write.addr.eq(number), write.data.eq(self.i.payload),
+            read.addr.eq(number), read.en.eq(late),
+            self.o.valid.eq(full), self.o.payload.eq((number << 4) | read.data),
+        ]
+        m.d.sync += late.eq(self.i.valid & self.i.ready)
+        with m.If(late):
+            m.d.sync += full.eq(1)
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [full.eq(0), number.eq(number + 1)]
+        return m
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +98,26 @@ def test_only_what_is_alive_can_be_proved_equal(simulation):
 def test_a_sample_is_part_of_all(simulation):
     sample = MutantSimulation(PairQueue(WIDTH), DRAWN, seed=1, every=10)
     assert [m.change for m in sample.mutants] == [m.change for m in simulation.mutants[::10]]
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("reset_less", [False, True])
+def test_a_restart_resets_and_begins_again(reset_less):
+    simulation = MutantSimulation(Numbered(reset_less=reset_less), 2)
+    given = {"i": (pack_beats(np.array([[5], [6], [7]]), 4), np.zeros(3))}
+    logs = []
+    for cycle in (-1, 7):  # two of the three have been sent by then
+        simulation.restart(cycle)
+        logs.append(simulation.run(given, {"o": np.zeros(3)}, max_cycles=50)["o"])
+    once, again = logs
+    assert again.cycles.tolist() == once.cycles.tolist() == [2, 5, 8]
+    assert once.words[:, 0].tolist() == [0x05, 0x16, 0x27]
+    assert again.words[:, 0].tolist() == ([0x25, 0x36, 0x47] if reset_less else [5, 0x16, 0x27])
+
+
+@pytest.mark.cxxrtl
+def test_a_component_with_a_memory_is_proved_equal_to_itself():
+    simulation = MutantSimulation(Numbered(reset_less=False), 2)
+    harness = Twins(simulation, 0, lambda _: Const(1))
+    verdict = prove(harness, engine="abc scorr; pdr", modules=simulation.netlist)
+    assert verdict.status == "pass", verdict.reason
