@@ -116,4 +116,6 @@ def _add_block(cfg: SystolicConfig, total: np.ndarray, a: np.ndarray, w: np.ndar
     exponent = powers[0][:, None] + powers[1] + unit
     kept = np.where(np.isfinite(total), total, np.float32(0))
     added = add_scaled(kept, whole, exponent)
-    return np.where(np.isfinite(total) & (special == 0), added, total + special).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # infinities of both signs make NaN
+        other = total + special
+    return np.where(np.isfinite(total) & (special == 0), added, other).astype(np.float32)

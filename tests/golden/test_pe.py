@@ -76,6 +76,21 @@ def test_a_ragged_k_leaves_lanes_empty(dataflow):
     assert sums.tolist() == want
 
 
+def test_infinite_blocks_of_both_signs_make_nan():
+    cfg = SystolicConfig(rows=2, cols=1, a_bits=8, w_bits=8, acc_bits=32, pe=PeConfig(
+        kind="mx", a_format="mxfp8_e5m2", w_format="mxfp8_e5m2", acc_format="float32", k_lanes=2))
+    one, infinity, minus, scale = 0x3C, 0x7C, 0xFC, 127
+    weights = np.full((2, 3, 1), one)
+    weights[:, 2] = scale
+    for blocks, want in [
+        ([[infinity, one, scale], [one, one, scale]], [np.inf]),
+        ([[infinity, one, scale], [one, minus, scale]], [np.nan]),
+        ([[infinity, minus, scale], [one, one, scale]], [np.nan]),
+    ]:
+        sums = tile_sums(cfg, "os", np.array([blocks]), weights)
+        np.testing.assert_array_equal(sums.astype(np.int32).view(np.float32)[0], want)
+
+
 def test_decoder_of_every_code_scale_and_zero_is_the_product_modulo_256():
     q, s, z = (part.ravel() for part in np.mgrid[:16, :256, :16])
     want = [(s * (q - z) + 128) % 256 - 128 for q, s, z in
