@@ -134,7 +134,8 @@ class MutantSimulation(StreamSimulation):
             drawn = [change for number, change in enumerate(drawn, 1)
                      if len(set(bits[number])) == 2]
             self._apply(folder, drawn[: self.count : self.every])
-            return (folder / "design.cc").read_text()
+            # A mutant may ask a memory for a row it does not have: zero, and no end of the process.
+            return "#define CXXRTL_NDEBUG\n" + (folder / "design.cc").read_text()
 
     def _apply(self, folder: Path, changes: list[str]) -> None:
         """Number `changes` and put all of them into one netlist."""
