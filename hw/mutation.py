@@ -44,10 +44,11 @@ mutate -list {count} -seed {seed} -o mutants
 APPLY = """read_rtlil design.il
 script mutants
 opt_clean -purge
+write_rtlil mutated.il
 write_cxxrtl -g0 design.cc
 memory_map
-setundef -zero -init
-write_rtlil mutated.il
+setundef -zero -undriven -init
+write_rtlil proved.il
 """
 # Added to the loop of a run: in one cycle a reset, after which it begins again.
 RESTART = """
@@ -108,7 +109,8 @@ class MutantSimulation(StreamSimulation):
         self.signature = component.signature
         self.count, self.seed, self.every = count, seed, every
         self.mutants: list[Mutant] = []
-        self.netlist = ""  # RTLIL with all mutants, module ``top``
+        self.netlist = ""  # RTLIL with all mutants
+        self.proved = ""  # the same without memories, for proofs
         super().__init__(component)
         self._selected = ctypes.c_uint32.in_dll(self._library, "selected")
         self._restart = ctypes.c_int64.in_dll(self._library, "restart")
@@ -149,6 +151,7 @@ class MutantSimulation(StreamSimulation):
             for mutant in self.mutants))
         run(APPLY, folder)
         self.netlist = (folder / "mutated.il").read_text()
+        self.proved = (folder / "proved.il").read_text()
 
     def _runtime(self) -> Path:
         return Path(pyosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
@@ -254,10 +257,10 @@ def equivalent(
     the same. An empty text says that neither was proved.
     """
     one, other = _bits(simulation.netlist)[number]
-    watched = simulation.netlist.rstrip().removesuffix("end") + WATCH.format(one=one, other=other)
+    watched = simulation.proved.rstrip().removesuffix("end") + WATCH.format(one=one, other=other)
     if _proved(Inert(simulation, legal), watched, timeout_s):
         return "inert"
-    twins = _proved(Twins(simulation, number, legal), simulation.netlist, timeout_s)
+    twins = _proved(Twins(simulation, number, legal), simulation.proved, timeout_s)
     return "twins" if twins else ""
 
 

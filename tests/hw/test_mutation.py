@@ -145,5 +145,5 @@ def test_a_restart_resets_and_begins_again(reset_less):
 def test_what_a_memory_reads_before_its_first_read_is_no_difference():
     simulation = MutantSimulation(LastRead(), 2)
     harness = Twins(simulation, 0, lambda _: Const(1))
-    verdict = prove(harness, engine="abc scorr; pdr", modules=simulation.netlist)
+    verdict = prove(harness, engine="abc scorr; pdr", modules=simulation.proved)
     assert verdict.status == "pass", verdict.reason
