@@ -46,9 +46,7 @@ class Block:
     legal: Callable[[Any], Any]  # of its members: whether the command offered is legal
 
 
-# One stored row less than their addresses could tell apart: rows that a mutant renames, all of them
-# for reading and writing alike, would not be noticed otherwise.
-ARRAY = SystolicConfig(rows=3, cols=2, a_bits=4, w_bits=3, acc_bits=9, acc_rows=7,
+ARRAY = SystolicConfig(rows=3, cols=2, a_bits=4, w_bits=3, acc_bits=9, acc_rows=8,
                        pe=PeConfig(depth_cycles=2))
 TABLES = LutConfig(m=2, n=2, k=3, a_bits=4, w_bits=3, acc_bits=12,
                    tables=TableConfig(format="int7", remapped=False, precomputed=False))
@@ -132,7 +130,7 @@ def check_tiles(tests: ModuleType, cfg: SystolicConfig, simulation: MutantSimula
 
 def element(kind: str, a_bits: int, w_bits: int, **pe: int) -> Block:
     """Return the block of an array of one kind of element."""
-    cfg = SystolicConfig(rows=3, cols=2, a_bits=a_bits, w_bits=w_bits, acc_bits=12, acc_rows=15,
+    cfg = SystolicConfig(rows=3, cols=2, a_bits=a_bits, w_bits=w_bits, acc_bits=12, acc_rows=16,
                          pe=PeConfig(kind=kind, **pe))
 
     def check(tests: ModuleType, simulation: MutantSimulation) -> None:
