@@ -33,7 +33,7 @@ LISTED = tomllib.loads((HERE / "equal_mutants.toml").read_text())
 DRAWN = 110  # mutants of a block
 SAMPLE = 11  # every so many in CI
 # Survivors that are neither proved equal nor argued to be: known holes, to be closed.
-OPEN = {"ternary": 2, "bipolar": 1, "bit_serial": 5}
+OPEN = {"ternary": 2, "bit_serial": 5}
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,6 @@ def test_mutants_are_killed_or_equal(name):
     simulation, alive = found_alive(BLOCKS[name], DRAWN, 1)
     assert len(simulation.mutants) >= 100
     print(f"{name}: {len(simulation.mutants)} mutants, {len(alive)} alive")
-    left = unexplained(name, simulation, alive, timeout_s=20)
+    left = unexplained(name, simulation, alive, timeout_s=60)
     assert len(left) <= OPEN.get(name, 0), left
     assert len(alive) <= 0.05 * len(simulation.mutants) + OPEN.get(name, 0)
