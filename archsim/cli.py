@@ -310,8 +310,9 @@ def area(
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="which study, as lut-tensor-core")],
-    table: Annotated[str, typer.Option("--table", help="which of its tables")] = "2",
+    paper: Annotated[str, typer.Argument(help="which study: lut-tensor-core or mixpe")],
+    table: Annotated[str | None, typer.Option(
+        "--table", help="which of its tables; without it the first")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Print a published table with ours beside it, and why they differ."""

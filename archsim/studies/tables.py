@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Study", "measured", "study_of", "study_tables"]
 
-_PAPERS = ("lut-tensor-core",)
+_PAPERS = ("lut-tensor-core", "mixpe")
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,16 @@ class Study:
         return {"title": self.title, "rows": self.rows, "notes": self.notes}
 
 
-def study_of(paper: str, table: str) -> Callable[[], list[Study]]:
-    """Return what makes a table of a paper's study; raises `UserError` for an unknown one."""
+def study_of(paper: str, table: str | None = None) -> Callable[[], list[Study]]:
+    """Return what makes a table of a paper's study, its first if `table` is None.
+
+    Raises `UserError` for an unknown one.
+    """
     if paper not in _PAPERS:
         raise unknown("paper", paper, _PAPERS)
     tables = import_module(f"archsim.studies.{paper.replace('-', '_')}").TABLES
+    if table is None:
+        table = next(iter(tables))
     if table not in tables:
         raise unknown("--table", table, tables)
     return tables[table]
