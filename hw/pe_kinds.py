@@ -5,7 +5,11 @@ An adder has the ports of ``hw.pe_integer.IntAdd``. The element and the array kn
 kind than that, and what ``machine.pe.PE_KINDS`` says of it.
 """
 
+from dataclasses import replace
+
+from amaranth.hdl import Module
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from hw.kulisch import FixedSum
 from hw.pe_float import FloatProduct, FloatSum, factors_product
@@ -15,11 +19,67 @@ from hw.pe_serial import SerialProduct
 from machine.formats import format_named
 from machine.systolic import SystolicConfig
 
-__all__ = ["adder", "multiplier"]
+__all__ = ["Apart", "adder", "multiplier"]
+
+INNER = 3  # depth_cycles up to which the registers are the multiplier's own
+
+
+class Apart(wiring.Component):
+    """A multiplier with a register more in front of it and, at ``depth_cycles`` 5, one more behind.
+
+    Wires to and from a multiplier that is a block in a place of its own take steps of their own.
+    Latency is ``cfg.multiply_cycles`` steps; throughput is the multiplier's. Reset clears the
+    registers.
+
+    Parameters
+    ----------
+    cfg : SystolicConfig
+        Of ``depth_cycles`` 4 or 5.
+
+    Members
+    -------
+    en : In(1)
+        Step: registers change only in a cycle with ``en``.
+    start : In(1)
+        A beat is at the inputs.
+    act : In(act_port_bits)
+        Activations.
+    weight : In(weight_bits)
+        Weights.
+    o : Out(shape of the multiplier's)
+        The product.
+    """
+
+    def __init__(self, cfg: SystolicConfig):
+        self.cfg = cfg
+        self.multiplier = multiplier(replace(cfg, pe=replace(cfg.pe, depth_cycles=INNER)))
+        super().__init__({
+            "en": In(1),
+            "start": In(1),
+            "act": In(cfg.act_port_bits),
+            "weight": In(cfg.weight_bits),
+            "o": Out(self.multiplier.signature.members["o"].shape),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.multiplier = inner = self.multiplier
+        m.d.comb += inner.en.eq(self.en)
+        with m.If(self.en):
+            m.d.sync += [getattr(inner, name).eq(getattr(self, name))
+                         for name in ("start", "act", "weight")]
+        if self.cfg.pe.depth_cycles - INNER == 1:
+            m.d.comb += self.o.eq(inner.o)
+        else:
+            with m.If(self.en):
+                m.d.sync += self.o.eq(inner.o)
+        return m
 
 
 def multiplier(cfg: SystolicConfig) -> wiring.Component:
     """Return what makes the product of an element of `cfg`, ``cfg.multiply_cycles`` deep."""
+    if cfg.pe.depth_cycles > INNER:
+        return Apart(cfg)
     act, weight, registers = cfg.act_format, cfg.operand_format, cfg.multiply_cycles
     match cfg.pe.kind:
         case "float_mac":

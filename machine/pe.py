@@ -81,14 +81,15 @@ class PeConfig:
     a_format: str = ""  # format of an activation; "": the kind's, of the array's a_bits
     w_format: str = ""  # format of a weight; "": the kind's, of the array's w_bits
     acc_format: str = ""  # format of a sum; "": signed integers of the array's acc_bits
-    depth_cycles: int = 1  # 1: multiply and add in one step; 2: product registered; 3: operands too
+    depth_cycles: int = 1  # 1: multiply and add in one step; then a register each: 2: product;
+    # 3: operands; 4: operands again; 5: product again
     add_cycles: int = 1  # steps of the adder
     partial_sums: int = 1  # interleaved accumulators of an output-stationary tile
     k_lanes: int = 1  # products of one element a beat, added exactly
 
     def __post_init__(self) -> None:
         depth, lanes = self.depth_cycles, self.k_lanes
-        require(1 <= depth <= 3, "depth_cycles", "from 1 to 3", depth)
+        require(1 <= depth <= 5, "depth_cycles", "from 1 to 5", depth)
         require(1 <= self.add_cycles <= 64, "add_cycles", "from 1 to 64", self.add_cycles)
         require(1 <= self.partial_sums <= self.add_cycles, "partial_sums",
                 f"from 1 to the {self.add_cycles} add_cycles", self.partial_sums)

@@ -41,8 +41,8 @@ ARRAYS = [
     array(3, 2, "int_mac", 4, 3, a_format="uint4", w_format="uint3", k_lanes=3, depth_cycles=3),
     array(2, 2, "int_mac", 16, 16, acc_bits=64, a_format="uint16"),
     array(3, 2, "mixpe", 8, 4, w_format="uint4", depth_cycles=2),
-    array(2, 3, "mixpe", 8, 4, k_lanes=2),
-    array(2, 2, "shift", 8, 4, depth_cycles=2),
+    array(2, 3, "mixpe", 8, 4, k_lanes=2, depth_cycles=5),
+    array(2, 2, "shift", 8, 4, depth_cycles=4),
     array(3, 2, "ternary", 8, 2, k_lanes=2),
     array(2, 2, "bipolar", 2, 1, k_lanes=5, depth_cycles=2),
     array(3, 2, "bipolar", 3, 2, k_lanes=2, acc_bits=12),
@@ -53,7 +53,8 @@ ARRAYS = [
     array(2, 2, dataflows=OS, add_cycles=3, partial_sums=3, depth_cycles=2),
     array(3, 2, dataflows=OS, add_cycles=5, partial_sums=3),
     array(2, 2, dataflows=OS, add_cycles=3, k_lanes=2),
-    array(2, 1, "bit_serial", 4, 2, dataflows=OS, add_cycles=4, partial_sums=2),
+    array(2, 1, "bit_serial", 4, 2, dataflows=OS, add_cycles=4, partial_sums=2, depth_cycles=5),
+    array(3, 2, depth_cycles=5),
 ]
 
 

@@ -14,6 +14,7 @@ from amaranth.lib.wiring import In
 from golden.formats import decode
 from hw.formal import prove
 from hw.pe_integer import PRODUCTS, Product
+from hw.pe_kinds import Apart
 from hw.pe_serial import SerialProduct
 from machine.formats import Format, Kind
 from machine.pe import PeConfig
@@ -130,6 +131,9 @@ STEPPED = {
     "bit_serial 3x3": SerialProduct(config("bit_serial", 3, 3)),
     "bit_serial 2x1": SerialProduct(config("bit_serial", 2, 1)),
     "bit_serial 2x2, registered": SerialProduct(config("bit_serial", 2, 2, depth_cycles=2)),
+    "int_mac, operands twice": Apart(config("int_mac", 3, 3, depth_cycles=4)),
+    "bipolar, product twice": Apart(config("bipolar", 2, 2, depth_cycles=5)),
+    "bit_serial 2x2, product twice": Apart(config("bit_serial", 2, 2, depth_cycles=5)),
 }
 
 

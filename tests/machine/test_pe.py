@@ -23,8 +23,8 @@ def fails(call, sentence: str) -> None:
 
 
 @pytest.mark.parametrize("change, sentence", [
-    ({"depth_cycles": 0}, "depth_cycles must be from 1 to 3, not 0"),
-    ({"depth_cycles": 4}, "depth_cycles must be from 1 to 3, not 4"),
+    ({"depth_cycles": 0}, "depth_cycles must be from 1 to 5, not 0"),
+    ({"depth_cycles": 6}, "depth_cycles must be from 1 to 5, not 6"),
     ({"add_cycles": 0}, "add_cycles must be from 1 to 64, not 0"),
     ({"add_cycles": 3, "partial_sums": 4},
      "partial_sums must be from 1 to the 3 add_cycles, not 4"),
@@ -119,8 +119,10 @@ def test_every_kind_of_integers_has_an_array_with_nothing_but_its_name_and_bits(
 @pytest.mark.parametrize("pe, w_bits, depth, interval, merge", [
     ({}, 8, 1, 1, 0),
     ({"depth_cycles": 3}, 8, 3, 1, 0),
+    ({"depth_cycles": 5}, 8, 5, 1, 0),
     ({"kind": "bit_serial"}, 5, 5, 5, 0),
     ({"kind": "bit_serial", "depth_cycles": 2}, 5, 6, 5, 0),
+    ({"kind": "bit_serial", "depth_cycles": 4}, 5, 8, 5, 0),
     ({"kind": "bit_serial"}, 1, 1, 1, 0),
     ({"add_cycles": 4}, 8, 4, 4, 0),
     ({"add_cycles": 4, "partial_sums": 4}, 8, 4, 1, 12),
