@@ -22,9 +22,11 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from hw.activity import Stimulus, switching_energy_pj
+from hw.block_registers import move_registers
 from hw.cells import genlib, liberty, osu018_liberty, sky130_cells
 
-__all__ = ["TARGETS", "Synthesis", "Target", "emit_rtlil", "rtlil_hash", "synthesise", "tool_of"]
+__all__ = ["TARGETS", "PathStep", "Synthesis", "Target", "critical_path", "emit_rtlil",
+           "rtlil_hash", "synthesise", "tool_of"]
 
 # The clock that cells are sized for: 1 GHz at 28 nm and 0.9 V is 9.1 ns at 180 nm and 1.8 V by
 # `machine.scaling.delay_factor`, here 10 ns. The same for every design, so that areas compare.
@@ -56,6 +58,15 @@ class Synthesis:
 
 
 @dataclass(frozen=True)
+class PathStep:
+    """A step of the longest path between two registers, as nextpnr names it."""
+
+    kind: str  # clk-to-q, routing, logic or setup
+    cell: str  # type of the cell in which it ends
+    ns: float
+
+
+@dataclass(frozen=True)
 class Target:
     """A technology: `commands` of Yosys (with TOP for the top module) and how results are read."""
 
@@ -64,6 +75,7 @@ class Target:
     read: Callable[[Path, str, Stimulus | None], dict[str, Any]]
     prepare: Callable[[Path], None] = lambda folder: None
     placed: bool = False
+    finish: Callable[[Path], None] = lambda folder: None  # between Yosys and placement
 
 
 def emit_rtlil(parts: Sequence[tuple[str, wiring.Component]]) -> list[str]:
@@ -96,6 +108,7 @@ def synthesise(texts: Sequence[str], top: str, target: str, *,
             (folder / f"{number}.il").write_text(text)
         (folder / "run.ys").write_text("\n".join(_script(texts, top, chosen.commands)))
         log = _run(folder, "yosys", YOSYS)
+        chosen.finish(folder)
         if chosen.placed:
             log += _run(folder, "nextpnr-ecp5", NEXTPNR, "--json", "netlist.json",
                         "--report", "report.json", *PLACEMENT)
@@ -170,6 +183,18 @@ def _read_placed(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str,
     return {**_read_ecp5(folder, log, stimulus), "fmax_mhz": round(slowest, 2)}
 
 
+def critical_path(folder: Path) -> list[PathStep]:
+    """Return the longest path between registers that nextpnr left in a kept `folder`."""
+    modules = json.loads((folder / "netlist.json").read_text())["modules"]
+    kinds = {name: cell["type"] for module in modules.values()
+             for name, cell in module["cells"].items()}
+    report = json.loads((folder / "report.json").read_text())
+    [path] = [found["path"] for found in report["critical_paths"]
+              if found["from"] == found["to"] and found["from"].startswith("posedge")]
+    return [PathStep(step["type"], kinds.get(step["to"]["cell"], ""), round(step["delay"], 2))
+            for step in path]
+
+
 def _read_xilinx(folder: Path, log: str, stimulus: Stimulus | None) -> dict[str, Any]:
     counts = _counts(folder)
     return {"lut": _sum(counts, "LUT[1-6]"), "ff": _sum(counts, "FD[A-Z]+"),
@@ -207,6 +232,17 @@ def _prepare_sky130(folder: Path) -> None:
     (folder / "cells.genlib").write_text(genlib(cells))
 
 
+def _into_blocks(folder: Path) -> None:
+    """Move registers beside multiplier blocks into them; they are counted no more."""
+    netlist, stat = (json.loads((folder / name).read_text())
+                     for name in ("netlist.json", "stat.json"))
+    [module] = [module for module in netlist["modules"].values()
+                if int(module["attributes"].get("top", "0"), 2)]
+    stat["design"]["num_cells_by_type"]["TRELLIS_FF"] -= move_registers(module)
+    (folder / "netlist.json").write_text(json.dumps(netlist))
+    (folder / "stat.json").write_text(json.dumps(stat))
+
+
 _COUNT = "tee -q -o stat.json stat -json"
 _ECP5 = "synth_ecp5 -top TOP"
 _XCUP = "synth_xilinx -family xcup -noiopad -noclkbuf -flatten -top TOP"
@@ -219,6 +255,8 @@ TARGETS: dict[str, Target] = {
                          _read_ecp5),
     "ecp5-85k": Target("Lattice ECP5-85, speed grade 6, placed and routed out of context",
                        (_ECP5, _COUNT), _read_placed, placed=True),
+    "ecp5-85k-block": Target("the same, registers beside a multiplier moved into its block",
+                             (_ECP5, _COUNT), _read_placed, placed=True, finish=_into_blocks),
     "xcup": Target("Xilinx UltraScale+", (_XCUP, _COUNT), _read_xilinx),
     "xcup-nodsp": Target("Xilinx UltraScale+ without DSP blocks", (f"{_XCUP} -nodsp", _COUNT),
                          _read_xilinx),
