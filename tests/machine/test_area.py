@@ -8,7 +8,7 @@ FPGA = {"lut", "ff", "dsp", "carry", "bram"}
 # What a row of each target has.
 MEASURED = {
     "ecp5": FPGA, "ecp5-nodsp": FPGA, "xcup": FPGA, "xcup-nodsp": FPGA,
-    "ecp5-85k": FPGA | {"fmax_mhz"},
+    "ecp5-85k": FPGA | {"fmax_mhz"}, "ecp5-85k-block": FPGA | {"fmax_mhz"},
     "osu018": {"cells", "area_um2", "delay_ps"}, "sky130": {"cells", "area_um2"},
 }
 OPTIONAL = {"energy_pj"}
