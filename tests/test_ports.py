@@ -16,6 +16,7 @@ from hw.floats import decoded_shape
 from machine.floats import FloatConfig
 from machine.formats import FORMATS
 from machine.group import GroupConfig
+from machine.group_scale import GroupScaleConfig
 from machine.lut import LutConfig, TableConfig
 from machine.lut_table import TableQuantiserConfig, TableUnitConfig
 from machine.systolic import SystolicConfig
@@ -29,6 +30,7 @@ NUMBER = decoded_shape(FORMATS["float16"], normalised=True)
 CONFIGS = {
     FloatConfig: FloatConfig(operation="multiply_add"),
     GroupConfig: GroupConfig(cols=3),
+    GroupScaleConfig: GroupScaleConfig(cols=3),
     SystolicConfig: SystolicConfig(rows=4, cols=3),
     LutConfig: LutConfig(m=2, n=3, tables=TableConfig(format="int11", precomputed=False)),
     TableQuantiserConfig: TableQuantiserConfig(rule=ScaleRule.BLOCK, block=2),
