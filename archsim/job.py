@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archsim.bound import Bound, bound, bound_of
+from archsim.departures import departures
 from archsim.engine.simulate import simulate
-from archsim.vector import takes
 from machine.assembly import parse
 from machine.encoding import encode
 from machine.errors import UserError, must_be, unknown
-from machine.formats import Format, Kind, format_named
 from machine.load import read_machine
-from machine.lut import LutConfig
-from machine.opcodes import Opcode
-from machine.pe import limits
 from machine.program import Launch, Program, SymbolKind
-from machine.systolic import SystolicConfig
-from machine.vector import VectorOp
 from machine.verify import check
 from mapping.families import read_model
 from mapping.fit import DoesNotFit
@@ -57,21 +51,13 @@ class Job:
 
     @property
     def fidelities(self) -> dict[str, str]:
-        """The fidelity of each block in this run.
+        """The fidelity of each block in this run; `departures` has why one is not as declared."""
+        return self.machine.fidelities | dict.fromkeys(self.departures, "analytic")
 
-        An array's RTL multiplies signed integers of its own widths and loads weights by rows: for
-        a program with other operands, group scales or weights read by columns (keys in
-        attention), its timing is analytic. So is a vector unit's, where a program has operands of
-        formats that its RTL does not read or write.
-        """
-        found = dict(self.machine.fidelities)
-        for i, array in enumerate(self.machine.arrays):
-            if array.fidelity == "rtl" and not _has_rtl(self.program, array):
-                found[f"arrays.{i}"] = "analytic"
-        for i, vector in enumerate(self.machine.vectors):
-            if vector.fidelity == "rtl" and not _vectors_have_rtl(self.program):
-                found[f"vectors.{i}"] = "analytic"
-        return found
+    @property
+    def departures(self) -> dict[str, str]:
+        """Why the timing of a block declared ``rtl`` is analytic in this run, by block."""
+        return departures(self.program, self.machine)
 
     @property
     def program_hash(self) -> str:
@@ -86,51 +72,6 @@ class Outcome:
     job: Job
     bound: Bound
     result: "SimResult | None" = None
-
-
-def _has_rtl(program: Program, array: SystolicConfig | LutConfig) -> bool:
-    """Return whether the RTL of `array` takes every operand: its formats, weights by rows.
-
-    A lookup array takes the tables and codes it is built for; others are refused, not timed.
-    An array of floats adds in another order than golden's MATMUL, so its bits are not golden's.
-    """
-    if isinstance(array, LutConfig):
-        return True
-    if array.act_format.kind in (Kind.FLOAT, Kind.BLOCK):
-        return False
-    taken = {"a": array.act_format, "w": array.weight_format}
-    for stream in program.streams:
-        for instruction in stream.instructions:
-            if instruction.opcode not in (Opcode.MATMUL, Opcode.PRELOAD):
-                continue
-            for role, fmt in taken.items():
-                index = instruction.operands.get(role)
-                if index is None:
-                    continue
-                operand = program.operands[index]
-                by_columns = role == "w" and operand.shape[-1] > 1 and operand.strides[-1] != 1
-                takes = _takes(fmt, format_named(operand.format))
-                if not takes or operand.group is not None or by_columns:
-                    return False
-    return True
-
-
-def _takes(port: Format, operand: Format) -> bool:
-    """Return whether a port of one format takes every number of another as it is."""
-    if port.kind is not Kind.INTEGER or operand.kind is not Kind.INTEGER:
-        return port.name == operand.name
-    (low, high), (lowest, highest) = limits(operand), limits(port)
-    return lowest <= low and high <= highest
-
-
-def _vectors_have_rtl(program: Program) -> bool:
-    """Return whether the RTL of the vector unit takes every operator and its operands' formats."""
-    return all(
-        takes(VectorOp(instruction.fields.get("vop", 0)),
-              {role: program.operands[index].format
-               for role, index in instruction.operands.items()})
-        for stream in program.streams for instruction in stream.instructions
-        if instruction.opcode is Opcode.VECTOR)
 
 
 def make_phase(kind: str, batch: int, tokens: int, kv: int) -> Phase:

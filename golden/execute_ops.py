@@ -8,14 +8,14 @@ import numpy as np
 from golden import dma, exact, matmul, pim
 from golden.call import Call
 from golden.execute_vector import run_vector
+from golden.k_order import accumulate_in_order
 from golden.lut import lookup
 from golden.memory import Memory
 from machine.control import Tile
 from machine.errors import UserError, must_be
 from machine.formats import Format, Kind, check_matmul
-from machine.opcodes import Mode, Opcode, Rounding
+from machine.opcodes import KOrder, Mode, Opcode, Rounding
 from machine.program import NO_LEVEL, Group
-from machine.vector import ReductionOrder
 
 __all__ = ["read_scalar", "run_instruction"]
 
@@ -61,13 +61,11 @@ def _weights(call: Call) -> tuple[np.ndarray, Format]:
 
 
 def _matmul(call: Call) -> None:
-    if call.field("k_order") != ReductionOrder.SEQUENTIAL:
-        raise must_be("k_order", "sequential: an array adds in ascending k",
-                      ReductionOrder(call.field("k_order")).name.lower())
     a = call.read("a")
     w, w_format = _weights(call)
     acc = call.read("acc")
-    if _sets(call):
+    sets = _sets(call)
+    if sets:
         acc = np.zeros(acc.shape, acc.dtype)
     if call.field("tables"):
         total = _look_up(call, acc, a, w)
@@ -76,7 +74,7 @@ def _matmul(call: Call) -> None:
         if call.field("group_end"):
             total = _add_groups(call, acc, a, w)
         else:
-            total = _add_products(call, acc, a, w, w_format)
+            total = _add_products(call, acc, a, w, w_format, sets)
     # A sum already wraps or rounds as the accumulator's format does.
     tile = call.tile("acc")
     call.state.memory.write(call.chip, tile, total, call.index(tile), saturate=False)
@@ -94,13 +92,16 @@ def _sets(call: Call) -> bool:
 
 
 def _add_products(
-    call: Call, acc: np.ndarray, a: np.ndarray, w: np.ndarray, w_format: Format
+    call: Call, acc: np.ndarray, a: np.ndarray, w: np.ndarray, w_format: Format, sets: bool
 ) -> np.ndarray:
     a_format, acc_format = call.format("a"), call.format("acc")
     check_matmul(a_format, w_format, acc_format.name)
     if acc_format.kind is Kind.INTEGER:
         return matmul.accumulate_integers(acc, exact.matmul(a, w), acc_format.bits)
-    return matmul.accumulate_float(acc, a, w, a_format, w_format)
+    order, size = KOrder(call.field("k_order")), call.field("k_size")
+    if order is not KOrder.SEQUENTIAL and size < 1:
+        raise must_be(f"k_size of {order.name.lower()}", "at least 1", size)
+    return accumulate_in_order(order, size, acc, a, w, a_format, w_format, sets=sets)
 
 
 def _add_groups(call: Call, acc: np.ndarray, a: np.ndarray, w: np.ndarray) -> np.ndarray:

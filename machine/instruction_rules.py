@@ -6,7 +6,7 @@ from enum import IntEnum
 from machine.errors import UserError, nearest
 from machine.faults import Fault, FaultKind, fault_at, listed
 from machine.formats import FORMATS, check_matmul
-from machine.opcodes import OPCODES, Alu, Field, Opcode, OpcodeSpec
+from machine.opcodes import OPCODES, Alu, Field, KOrder, Opcode, OpcodeSpec
 from machine.program import LOOP_LEVELS, NO_LEVEL, REGISTERS, Instruction, Program, Queue
 from machine.vector import OPERANDS, VectorOp
 
@@ -157,6 +157,7 @@ def _matmul_faults(program: Program, instruction: Instruction, queue: Queue) -> 
     level = get("set_level", NO_LEVEL)
     if level != NO_LEVEL and level >= LOOP_LEVELS:
         yield FaultKind.FIELD, f"set_level must be below {LOOP_LEVELS}, not {level}"
+    yield from _order_faults(instruction)
     if "acc" not in formats or "w" not in instruction.operands:
         if get("group_end") or get("tables"):
             yield FaultKind.ROLE, "operand w must be given for group_end and tables"
@@ -173,6 +174,21 @@ def _matmul_faults(program: Program, instruction: Instruction, queue: Queue) -> 
             check_matmul(FORMATS[formats["a"]], FORMATS[formats["w"]], formats["acc"])
         except UserError as error:
             yield FaultKind.FORMAT, str(error)
+
+
+def _order_faults(instruction: Instruction) -> Found:
+    get = instruction.fields.get
+    order, size = get("k_order", KOrder.SEQUENTIAL), get("k_size", 0)
+    if order not in (KOrder.DESCENDING, KOrder.INTERLEAVED):
+        if size:
+            yield FaultKind.FIELD, f"k_size must be 0 for sequential, not {size}"
+        return
+    name = KOrder(order).name.lower()
+    if size < 1:
+        yield FaultKind.FIELD, f"k_size must be at least 1 for {name}, not {size}"
+    for other in ("group_end", "tables"):
+        if get(other):
+            yield FaultKind.FIELD, f"k_order must be sequential for {other}, not {name}"
 
 
 def vector_sources(vop: VectorOp) -> dict[str, str]:

@@ -17,6 +17,7 @@ from machine.opcodes import (
     Alu,
     Dataflow,
     Field,
+    KOrder,
     Mode,
     PimMode,
     Role,
@@ -30,7 +31,7 @@ from machine.vector import OPERANDS, Mask, ReductionOrder, ScaleRule, VectorOp
 __all__ = ["fill", "tables"]
 
 _ENUMERATIONS: tuple[type[IntEnum], ...] = (
-    Capability, QueueKind, Space, Layout, SymbolKind, Dataflow, Mode, Rounding, Mask,
+    Capability, QueueKind, Space, Layout, SymbolKind, Dataflow, KOrder, Mode, Rounding, Mask,
     ReductionOrder, ScaleRule, PimMode, RowBuffer, Alu,
 )
 

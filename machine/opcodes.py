@@ -14,6 +14,7 @@ __all__ = [
     "Alu",
     "Dataflow",
     "Field",
+    "KOrder",
     "Mode",
     "Opcode",
     "OpcodeSpec",
@@ -73,6 +74,17 @@ class Dataflow(IntEnum):
     OS = 0  # output-stationary
     WS = 1  # weight-stationary
     LUT = 2  # tables on the array, weights look them up
+
+
+class KOrder(IntEnum):
+    """The order in which a MATMUL adds the products of floats; `k_size` says of how many.
+
+    1 is no order of a MATMUL: a tree is the vector unit's.
+    """
+
+    SEQUENTIAL = 0  # to the accumulator, k ascending; k_size is 0
+    DESCENDING = 2  # tiles of k_size products, each from +0, its last k first; then accumulated
+    INTERLEAVED = 3  # k_size partial sums from +0, product k to k mod k_size; then accumulated
 
 
 class Mode(IntEnum):
@@ -210,9 +222,10 @@ OPCODES: dict[Opcode, OpcodeSpec] = {
             Field("mode", 2, Mode),
             Field("set_level", 4, default=NO_LEVEL),  # there, index 0 sets and others accumulate
             Field("tables", 1),  # `a` holds precomputed tables
-            Field("k_order", 4, ReductionOrder),
+            Field("k_order", 4, KOrder),
             Field("group_end", 1),  # apply scale and zero x activation sum after each group
             *_CONVERT,
+            Field("k_size", 16),  # of k_order: products of a tile, or partial sums
         ),
     ),
     Opcode.FLUSH: OpcodeSpec(_ARRAY, _roles("acc:acc", "out:pad"), _CONVERT),

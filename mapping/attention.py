@@ -202,7 +202,8 @@ def _scores(plan: Plan, k: AttentionKernel, n: Blocks, *release: Count) -> None:
                  operands=views.matmul(("a", k.head_dim, 0, k.q.symbol.format), "k", None,
                                        (n.keys, n.length, n.keys, key_edge(plan, array, k, n)),
                                        k.head_dim),
-                 fields={"dataflow": plan.flow, "mode": Mode.SET})
+                 fields={"dataflow": plan.flow, "mode": Mode.SET,
+                         **plan.order(views.acc_format)})
     array.fence(*release, acc.give_full())
 
 
@@ -281,7 +282,8 @@ def _weighted_sum(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
                  operands=views.matmul(("p", n.length, n.keys, probability_format(k)), "v",
                                        key_edge(plan, array, k, n),
                                        (k.head_dim, k.head_dim, 0, None), n.keys),
-                 fields={"dataflow": plan.flow, "set_level": n.level})
+                 fields={"dataflow": plan.flow, "set_level": n.level,
+                         **plan.order(views.acc_format)})
     array.fence(p.give_free(), acc.give_full())
 
 

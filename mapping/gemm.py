@@ -155,7 +155,7 @@ def _chunk(plan: Plan, kernel: GemmKernel, *, last: bool) -> None:
             fields |= {"dataflow": Dataflow.LUT, "tables": 1}
         else:
             operands = _operands(plan, kernel, part, last)
-            fields |= {"dataflow": plan.flow}
+            fields |= {"dataflow": plan.flow, **plan.order(kernel.acc_format)}
         plan.array.op(
             Opcode.MATMUL, waits=waits, signals=signals, operands=operands, fields=fields,
             mask=mask_of(units[part * group : (part + 1) * group]))

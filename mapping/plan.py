@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from machine.chip import Machine
 from machine.formats import format_named, packed_bytes
-from machine.opcodes import Dataflow, Opcode
+from machine.k_order import array_order
+from machine.opcodes import Dataflow, KOrder, Opcode
 from machine.program import Edge, Predicate, Queue, QueueKind, Space, Symbol
 from machine.vector import VectorOp
 from mapping.builder import Count, ProgramBuilder, Ring, StreamBuilder, packed_strides
@@ -130,6 +131,11 @@ class Plan:
     def flow(self) -> Dataflow:
         """The dataflow of their products."""
         return Dataflow[self.machine.systolic.dataflows[-1].upper()]
+
+    def order(self, acc_format: str) -> dict[str, int]:
+        """The fields that name the array's order of addition, for sums that show it."""
+        own = None if acc_format == "int32" else array_order(self.machine.systolic, self.flow)
+        return {} if own is None or own.k_order is KOrder.SEQUENTIAL else own._asdict()
 
     @property
     def streams(self) -> tuple[StreamBuilder, ...]:

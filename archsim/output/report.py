@@ -98,7 +98,9 @@ def _headline(outcome: Outcome, result: SimResult) -> list[Text]:
              f"{float(result.tick_ps):g} ps, {len(result.log):,} instructions"),
         Text(bound),
         Text("\n".join(["fidelity cycle; the timing of each block is",
-                        *(f"  {line}" for line in declared), *(f"note: {n}" for n in notes)])),
+                        *(f"  {line}" for line in declared),
+                        *(f"  {block} is not rtl: {why}" for block, why in job.departures.items()),
+                        *(f"note: {n}" for n in notes)])),
     ]
 
 

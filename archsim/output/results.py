@@ -51,6 +51,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
             "seed": job.seed,
             "fidelity": "bound" if result is None else "cycle",
             "block_fidelities": job.fidelities,
+            "block_departures": job.departures,
         },
         "bound": outcome.bound.to_dict(),
     }

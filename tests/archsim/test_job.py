@@ -7,6 +7,7 @@ import pytest
 
 from archsim.job import make_phase, prepare_model, prepare_program, read_program, run_job
 from machine.errors import UserError
+from machine.opcodes import Opcode
 from machine.verify import verify
 from mapping.fit import DoesNotFit
 
@@ -101,16 +102,59 @@ def test_an_array_is_rtl_where_its_elements_take_int8(overrides, fidelity):
     assert outcome.result.ticks >= outcome.bound.ticks
 
 
-def test_an_array_of_floats_is_not_rtl_whose_sums_golden_orders_otherwise():
-    changes = ("a_bits=16", "w_bits=16", "pe.kind='float_mac'", "pe.a_format='float16'",
-               "pe.w_format='float16'", "pe.acc_format='float32'")
-    job = prepare_program(PROGRAMS / "gemm_tiny.prog", "tiny",
-                          overrides=[f"arrays.0.{change}" for change in changes])
-    floats = tuple(replace(operand, format="float16") if operand.format == "int8" else operand
-                   for operand in job.program.operands)
-    of_floats = replace(job, program=replace(job.program, operands=floats))
-    assert of_floats.machine.fidelities["arrays.0"] == "rtl"
-    assert of_floats.fidelities["arrays.0"] == "analytic"
+FLOATS = ("a_bits=16", "w_bits=16", "pe.kind='float_mac'", "pe.a_format='float16'",
+          "pe.w_format='float16'", "pe.acc_format='float32'")
+
+
+def job_of_floats(*changes: str, name: str = "gemm_os"):
+    """Return the job of an FP16 program on the small machine with an array of floats."""
+    return prepare_program(PROGRAMS / f"{name}.prog", "tiny",
+                           overrides=[f"arrays.0.{change}" for change in (*FLOATS, *changes)])
+
+
+def test_an_array_of_floats_is_rtl_where_the_program_adds_in_its_order():
+    job = job_of_floats()
+    assert job.fidelities["arrays.0"] == "rtl" and job.departures == {}
+    assert run_job(job).result.ticks >= run_job(job).bound.ticks
+
+
+@pytest.mark.parametrize("changes, reason", [
+    (["pe.add_cycles=2", "pe.partial_sums=2", "dataflows=['os']"],
+     "matmul adds in the order interleaved 1, os over 16 in interleaved 2"),
+    (["pe.acc_format='float16'", "acc_bits=16"], "acc is float32, the sums are float16"),
+    (["pe.w_format='bfloat16'"], "w_buf is float16, the elements take bfloat16"),
+])
+def test_an_array_of_floats_says_why_it_is_not_rtl(changes, reason):
+    job = job_of_floats(*changes)
+    assert job.fidelities["arrays.0"] == "analytic"
+    assert job.departures == {"arrays.0": reason}
+
+
+@pytest.mark.parametrize("fields, reason", [
+    ({"k_order": 0, "k_size": 0}, "sequential, os over 16 in interleaved 1"),
+    ({"k_order": 2, "k_size": 8, "dataflow": 1}, None),
+    ({"k_order": 2, "k_size": 4, "dataflow": 1}, "descending 4, ws over 16 in descending 8"),
+])
+def test_an_array_of_floats_is_not_rtl_whose_sums_golden_orders_otherwise(fields, reason):
+    job = job_of_floats()
+    streams = tuple(replace(stream, instructions=tuple(
+        replace(one, fields={**one.fields, **fields}) if one.opcode == Opcode.MATMUL else one
+        for one in stream.instructions)) for stream in job.program.streams)
+    other = replace(job, program=replace(job.program, streams=streams))
+    expected = {} if reason is None else {"arrays.0": f"matmul adds in the order {reason}"}
+    assert other.departures == expected
+
+
+def test_a_mapped_gemm_names_the_order_of_an_array_of_floats_and_no_other_does():
+    for changes, orders in (((), {(0, 0)}), (FLOATS, {(2, 128)})):
+        job = prepare_model("gpt2", "npu-hbm2", make_phase("decode", 1, 1, 16),
+                            formats="W16A16KV16",
+                            overrides=["scratchpad.bytes=2097152",
+                                       *(f"arrays.0.{change}" for change in changes)])
+        assert {(one.fields.get("k_order", 0), one.fields.get("k_size", 0))
+                for stream in job.program.streams for one in stream.instructions
+                if one.opcode == Opcode.MATMUL} == orders
+        assert verify(job.program, job.launch, job.machine) == []
 
 
 def test_a_vector_unit_is_rtl_only_where_its_rtl_takes_the_formats():

@@ -115,12 +115,16 @@ def test_weight_stationary_gemm_with_edges_equals_the_integer_product():
     np.testing.assert_array_equal(result.tensors["C"], a @ w)
 
 
-def test_output_stationary_gemm_adds_in_ascending_k_and_rounds_once():
+def test_output_stationary_gemm_adds_the_sums_of_its_tiles_and_rounds_to_float16_once():
     rng = np.random.default_rng(3)
     a, w = rng.normal(size=(19, 50)).astype(np.float16), rng.normal(size=(50, 21))
     w = w.astype(np.float16)
     result = run("gemm_os", {"A": a, "W": w})
-    np.testing.assert_array_equal(result.tensors["C"], float32_matmul(a, w).astype(np.float16))
+    expected = float32_matmul(a[:, :16], w[:16])
+    for at in (16, 32, 48):
+        expected = expected + float32_matmul(a[:, at : at + 16], w[at : at + 16])
+    assert not np.array_equal(expected, float32_matmul(a, w))
+    np.testing.assert_array_equal(result.tensors["C"], expected.astype(np.float16))
 
 
 def test_lut_layer_equals_the_product_with_reinterpreted_weights():
