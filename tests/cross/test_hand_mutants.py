@@ -34,6 +34,23 @@ for name in ("symmetric", "int8-w2", "whole-tables-enter", "add"):
     cfg = tests.CONFIGS[name]
     tests.check_random_cases(cfg, StreamSimulation(tests.Lut(cfg)), 0)
 """,
+    "test_group_scale.py": """
+for name, cfg in tests.STAGES.items():
+    simulation = StreamSimulation(tests.GroupScale(cfg), merge_wires=False)
+    rng = tests.np.random.default_rng(7)
+    for _ in range(40):
+        tests.compare_stage(simulation, cfg, rng)
+tests.ROUNDS = 20
+chain = StreamSimulation(tests.GroupedSystolic(tests.ARRAY, tests.ZEROS, tests.SCALES),
+                         merge_wires=False)
+tests.test_grouped_products_of_any_shape_with_random_stalls(chain)
+""",
+    "test_float_programs.py": """
+for name, cfgs in tests.MODELS.items():
+    simulation = StreamSimulation(tests.Arrays(cfgs), merge_wires=False)
+    for seed in range(5):
+        tests.compare(simulation, cfgs, seed)
+""",
 }
 START = """
 import importlib.util
@@ -92,8 +109,67 @@ LUT = [
     ("archsim/lut.py", "offered[row] = max(push, before) + 1", "offered[row] = push + 1"),
     ("archsim/lut.py", "            free = push\n", "            free = push + 1\n"),
 ]
+GROUP_SCALE = [
+    ("golden/group_scale.py", "start = np.float32(0) if group.first else", "start ="),
+    ("golden/group_scale.py", "at += group.rows", "at += 1"),
+    ("golden/group_scale.py", "if group.last:", "if group.last or group.first:"),
+    ("golden/group_scale.py", "added = start + product", "added = product - start"),
+    ("golden/group_scale.py", "kept[: group.rows] = added", "kept[: group.rows] = product"),
+    ("golden/group_scale.py", "product = whole.astype(np.float32) * scale",
+     "product = (whole * scale.astype(float)).astype(np.float32)"),
+    ("golden/group_scale.py", "rows & 0xFFFF_FFFF", "rows & 0x7FFF_FFFF"),
+    ("golden/matmul.py", "whole = whole - added[..., :, None]",
+     "whole = whole + added[..., :, None]"),
+    ("golden/matmul.py", "total = total + whole.astype(np.float32) * scale",
+     "total = (total + whole.astype(float) * scale).astype(np.float32)"),
+    ("machine/group_scale.py", "self.multiply_cycles + 1", "self.multiply_cycles + 2"),
+    ("archsim/group_scale.py", "late += max(0, before - cycle)",
+     "late += max(0, before - cycle - 1)"),
+    ("archsim/group_scale.py", "before = max(max(cycle, before) + 1, ready[sent])",
+     "before = max(cycle + 1, ready[sent])"),
+    ("archsim/group_scale.py", "if emits[front]:", "if True or emits[front]:"),
+    ("archsim/group_scale.py", "step = min(step, steps[front] + delay + 1)",
+     "step = min(step, steps[front] + delay)"),
+    ("archsim/group_scale.py", "step > steps[front] + delay)", "step >= steps[front] + delay)"),
+    ("archsim/group_scale.py", "entered[row] = step, step + late", "entered[row] = step, step"),
+    ("archsim/group_scale.py", "entered[np.cumsum(rows) - 1]",
+     "entered[np.cumsum(rows) - np.array(rows)]"),
+    ("archsim/group_scale.py", "np.maximum(sums_valid, np.repeat(scales_valid, rows))",
+     "np.asarray(sums_valid)"),
+    ("archsim/group_scale.py", "takes, scaled = zeroed.rows, done.sums",
+     "takes, scaled = zeroed.rows, scaled"),
+    ("archsim/group.py", "enters = max(enters, taken[row - 2] + 1)",
+     "enters = max(enters, taken[row - 2])"),
+]
+FLOATS = [
+    ("golden/k_order.py", "w[..., part, :]", "w[..., part, ::-1]"),
+    ("golden/k_order.py", "slice(first, depth, size)", "slice(first * size, first * size + size)"),
+    ("golden/k_order.py", "for first in range(size)])]", "for first in range(size)][::-1])]"),
+    ("golden/k_order.py", "min(first + size, depth)", "first + size"),
+    ("golden/k_order.py", "slice(end - 1, first - 1 if first else None, -1)", "slice(first, end)"),
+    ("golden/k_order.py", "first - 1 if first else None", "first if first else None"),
+    ("golden/k_order.py", "range(0, depth, size)]\n", "range(0, depth, size)][::-1]\n"),
+    ("golden/k_order.py", "parts if sets else [acc, *parts]", "[acc, *parts]"),
+    ("golden/k_order.py", "parts if sets else [acc, *parts]", "parts"),
+    ("golden/k_order.py", "[acc, *parts])", "[*parts, acc])"),
+    ("golden/k_order.py", "total = parts[0]", "total = parts[-1]"),
+    ("golden/execute_ops.py", "return level >= len(indices) or indices[level] == 0",
+     "return True"),
+    ("golden/matmul.py", "added = total + product if narrow", "added = total - product if narrow"),
+    ("golden/matmul.py", "_add_to_odd(total, product)", "total + product.astype(np.float16)"),
+    ("machine/k_order.py", "Order(KOrder.DESCENDING, cfg.rows)",
+     "Order(KOrder.DESCENDING, cfg.rows + 1)"),
+    ("machine/k_order.py", "Order(KOrder.INTERLEAVED, pe.partial_sums)",
+     "Order(KOrder.INTERLEAVED, 1)"),
+    ("archsim/departures.py", "if acc.format != array", "if acc.format == array"),
+    ("archsim/departures.py", "elif not same_sums", "elif same_sums"),
+    ("archsim/systolic.py", "end += merge", "end += 0"),
+    ("archsim/systolic.py", "step = max(step, slot_open)", "step = slot_open"),
+]
 CASES = [("test_systolic.py", *change) for change in SYSTOLIC]
 CASES += [("test_lut.py", *change) for change in LUT]
+CASES += [("test_group_scale.py", *change) for change in GROUP_SCALE]
+CASES += [("test_float_programs.py", *change) for change in FLOATS]
 
 
 @pytest.fixture(scope="module")
@@ -144,4 +220,4 @@ def test_a_change_by_hand_is_seen(copy, name, file, old, new):
 
 
 def test_there_are_twenty_changes_of_each_block():
-    assert len(SYSTOLIC) == len(LUT) == 20
+    assert {len(part) for part in (SYSTOLIC, LUT, GROUP_SCALE, FLOATS)} == {20}
