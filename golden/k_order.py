@@ -43,9 +43,8 @@ def accumulate_in_order(
         case KOrder.INTERLEAVED:
             parts = [_added([summed(slice(first, depth, size)) for first in range(size)])]
         case KOrder.DESCENDING:
-            tiles = [(first, min(first + size, depth)) for first in range(0, depth, size)]
-            parts = [summed(slice(end - 1, first - 1 if first else None, -1))
-                     for first, end in tiles]
+            parts = [summed(slice(first + size - 1, first - 1 if first else None, -1))
+                     for first in range(0, depth, size)]
     return _added(parts if sets else [acc, *parts])
 
 
