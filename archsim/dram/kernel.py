@@ -15,8 +15,10 @@ since a new one may start there.
 """
 
 import numpy as np
-from numba import boolean, config, int64, njit, types, void
+from numba import boolean, config, int64, types, void
 from numba.extending import intrinsic
+
+from archsim.engine.compiled import part as njit
 
 __all__ = ["catch_up", "issue", "launch", "ready_at", "run", "take_done"]
 

@@ -3,7 +3,7 @@
 from archsim.dma import move
 from archsim.dram import kernel as dram
 from archsim.engine import cells as c
-from archsim.engine.compiled import Cube, Flat, Rows, compiled, entry, inlined
+from archsim.engine.compiled import Cube, Flat, Row, Rows, compiled, entry
 from archsim.engine.control import WAITS, has_room
 from archsim.engine.ends import LOAD, came, ready
 from archsim.engine.events import pop
@@ -47,9 +47,9 @@ def happen(e: Flat, what: int, who: int, now: int) -> int:
     return c.GOES_ON
 
 
-@inlined
+@compiled
 def ask_for_event(
-    e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, credit: Cube,
+    e: Flat, k: Row, s: Cube, m: Cube, listed: Rows, started: Rows, credit: Cube,
     what: int, who: int, now: int,
 ) -> int:
     """Let a transfer or a READ ask the memory; return why the kernel must stop, if so."""
@@ -72,7 +72,7 @@ def ask_for_event(
 
 @entry
 def run(
-    e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, done: Flat,
+    e: Flat, k: Row, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, done: Row,
     credit: Cube,
 ) -> int:
     """Simulate until nothing is left or Python must answer; return why: `archsim.engine.cells`."""

@@ -7,7 +7,7 @@ those of `archsim.dram.kernel`, a memory each; `k`, `listed`, `trace` and
 
 from archsim.dram import kernel as dram
 from archsim.engine import cells as c
-from archsim.engine.compiled import Cube, Flat, Rows, compiled, inlined
+from archsim.engine.compiled import Cube, Flat, Row, Rows, compiled
 from archsim.engine.events import at
 
 __all__ = ["advance_memories", "ask_memory", "lists_fit", "memory_of"]
@@ -48,7 +48,7 @@ def in_memory(e: Flat, low: int, high: int) -> int:
 
 
 @compiled
-def describe_piece(e: Flat, piece: int, base: int, move: Flat) -> int:
+def describe_piece(e: Flat, piece: int, base: int, move: Row) -> int:
     """Write a strided piece as a transfer; return why it cannot be one, if so."""
     address = base + e[piece + c.Q_OFFSET]
     size, stride, rows = e[piece + c.Q_BYTES], e[piece + c.Q_STRIDE], e[piece + c.Q_ROWS]
@@ -61,7 +61,7 @@ def describe_piece(e: Flat, piece: int, base: int, move: Flat) -> int:
 
 
 @compiled
-def describe_list(e: Flat, piece: int, base: int, kind: int, move: Flat, listed: Rows) -> int:
+def describe_list(e: Flat, piece: int, base: int, kind: int, move: Row, listed: Rows) -> int:
     """Write runs at listed addresses as a transfer; return why they cannot be one, if so."""
     first, rows, size = e[c.LISTED], e[piece + c.Q_ROWS], e[piece + c.Q_BYTES]
     low, high = c.NEVER, -c.NEVER
@@ -75,9 +75,9 @@ def describe_list(e: Flat, piece: int, base: int, kind: int, move: Flat, listed:
     return in_memory(e, low, high + size)
 
 
-@inlined
+@compiled
 def ask_memory(
-    e: Flat, k: Flat, s: Rows, m: Rows, listed: Rows, started: Flat, credit: Rows,
+    e: Flat, k: Row, s: Rows, m: Rows, listed: Rows, started: Row, credit: Rows,
     memory: int, port: int, kind: int, base: int, first: int, count: int,
     stream: int, part: int, now: int,
 ) -> int:
@@ -110,10 +110,11 @@ def ask_memory(
 
 
 @compiled
-def take_done(e: Flat, memory: int, m: Rows, done: Flat) -> bool:
+def take_done(e: Flat, memory: int, m: Rows, done: Row) -> bool:
     """Tell who waits for the transfers that are done by now; return whether any is."""
     count = dram.take_done(m, done, e[memory + c.Y_NOW])
-    for place in done[:count]:
+    for number in range(count):
+        place = done[number]
         transfer = memory + c.MEMORY + place * c.TRANSFER
         part, tick = e[transfer + c.X_PART], m[place, dram.M_LAST] * e[c.MEMORY_PERIOD]
         e[memory + c.Y_UNDER_WAY] -= 1
@@ -126,10 +127,10 @@ def take_done(e: Flat, memory: int, m: Rows, done: Flat) -> bool:
     return count > 0
 
 
-@inlined
+@compiled
 def advance(
-    e: Flat, k: Flat, s: Rows, m: Rows, listed: Rows, started: Flat, trace: Rows,
-    done: Flat, memory: int, until: int,
+    e: Flat, k: Row, s: Rows, m: Rows, listed: Rows, started: Row, trace: Rows,
+    done: Row, memory: int, until: int,
 ) -> bool:
     """Go on to `until`, or to the first transfer that ends; return whether one did."""
     cycle = max(e[memory + c.Y_NOW], until // e[c.MEMORY_PERIOD])
@@ -149,9 +150,9 @@ def soonest_end(e: Flat) -> int:
     return soonest
 
 
-@inlined
+@compiled
 def advance_memories(
-    e: Flat, k: Flat, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, done: Flat,
+    e: Flat, k: Row, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows, done: Row,
     until: int,
 ) -> bool:
     """Go on to `until`; return whether a transfer ended on the way, or more is to be done.

@@ -3,7 +3,7 @@
 from archsim import dma, link
 from archsim.accounting import CLASSES
 from archsim.engine import cells as c
-from archsim.engine.compiled import Flat, compiled, inlined
+from archsim.engine.compiled import Flat, compiled
 from archsim.engine.control import STARTED, WAITS, has_room, next_instruction, take_value
 from archsim.engine.ends import came
 from archsim.engine.events import at, mark, resume
@@ -213,7 +213,7 @@ def start_head(e: Flat, stream: int, plan: int, now: int) -> int:
     return STARTED
 
 
-@inlined
+@compiled
 def execute(e: Flat, stream: int, plan: int, now: int) -> int:
     """Start the head if its units accept it."""
     start, opcode = e[stream + c.S_ISSUED] + e[c.ISSUE_TICKS], e[plan + c.P_OPCODE]
