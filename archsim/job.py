@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from archsim.bound import Bound, bound, bound_of
 from archsim.departures import departures
+from archsim.engine.demand import require_units
 from archsim.engine.simulate import simulate
 from machine.assembly import parse
 from machine.encoding import encode
@@ -132,7 +133,7 @@ def prepare_program(
     path: Path, machine: str, *, launch: Mapping[str, int | Sequence[int]] | None = None,
     overrides: Sequence[str] = (),
 ) -> Job:
-    """Assemble the text program at `path` for `machine` and verify it.
+    """Assemble the text program at `path` for `machine`, verify it and ask the units it names.
 
     `launch` gives the program's launch entries an integer each and its launch tensors their
     integers. Raises `UserError` for a wrong file, program or launch value.
@@ -141,6 +142,7 @@ def prepare_program(
     program = read_program(path)
     given = launch_table(program, launch or {})
     check(program, given, chip)
+    require_units(program, chip)
     return Job(name=program.name, machine=chip, program=program, launch=given,
                title=f"program {program.name} on {chip.name}")
 

@@ -21,15 +21,27 @@ from machine.formats import format_named
 from machine.link import LinkConfig
 from machine.lut import LutConfig
 from machine.opcodes import OPCODES, Dataflow, Opcode
-from machine.program import UNIT_LEVEL, Operand, Program, QueueKind, Space, Stream
+from machine.program import (
+    LOOP_LEVELS,
+    REGISTERS,
+    UNIT_LEVEL,
+    Operand,
+    Program,
+    QueueKind,
+    Space,
+    Stream,
+)
 from machine.systolic import SystolicConfig, matmul_cycles
 from machine.vector import ReductionOrder, ScaleRule, VectorConfig, VectorOp
 
-__all__ = ["CLIENTS", "Demand", "Plan", "Planner", "PortUse", "operand_bits"]
+__all__ = ["CLIENTS", "Demand", "Plan", "Planner", "PortUse", "operand_bits", "require_units"]
 
 # The name of a queue kind's units as clients of buffer ports.
 CLIENTS = {kind: kind.name.lower() for kind in QueueKind}
 _Block = SystolicConfig | LutConfig | VectorConfig | DmaConfig | LinkConfig
+_UNTIMED = (Opcode.NOP, Opcode.FENCE, Opcode.READ, Opcode.SCALAR, Opcode.LOOP, Opcode.END,
+            Opcode.HALT)  # no unit is asked
+_LARGE = 1 << 40  # in every register: no bound in a register makes a tile smaller
 _DATAFLOWS = {Dataflow.OS: "os", Dataflow.WS: "ws"}
 
 
@@ -118,6 +130,21 @@ class Plan:
                     f"{self.where}: {role} must lie in a space the machine has,"
                     f" not in {operand.space.name.lower()}"
                 )
+
+
+def require_units(program: Program, machine: Machine) -> None:
+    """Raise `UserError` for the first instruction that a unit it names does not take.
+
+    It is the error of a run that comes there with the largest tiles.
+    """
+    planner = Planner(program, machine)
+    for stream in program.streams:
+        for plan in planner.plans(stream):
+            if plan.opcode in _UNTIMED:
+                continue
+            step = Step(0, plan.instruction, (0,) * LOOP_LEVELS, (_LARGE,) * REGISTERS, True)
+            for rank, unit in plan.units:
+                planner.demand(plan, step, rank, unit)
 
 
 def operand_bits(operand: Operand) -> int:

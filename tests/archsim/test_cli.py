@@ -230,6 +230,14 @@ def test_program_beyond_the_machine_is_refused(refused):
     assert said.endswith("units: units must be below 1, the machine's array units, not 1")
 
 
+def test_check_refuses_what_a_run_would(refused):
+    program = str(PROGRAMS / "gemm_os.prog")
+    sentence = "chip0.array0[3]: dataflow must be one of ws, not 'os'"
+    assert refused(f"check {program} --machine npu-hbm2") == sentence
+    assert refused(f"run --program {program} --machine npu-hbm2") == sentence
+    assert check_file(program, "tiny")["is"] == "a program that tiny can run"
+
+
 def test_program_that_waits_for_ever_is_refused(refused, tmp_path):
     text = GEMM.read_text()
     assert "token free 2" in text
