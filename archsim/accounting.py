@@ -22,8 +22,6 @@ unused         no work was offered: the head of the queue is for other units, or
 halted         the queue has ended, or the program has no queue for the unit
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from archsim.log import InstructionLog
@@ -80,8 +78,11 @@ def classify(
         intervals[CLASSES[number]].append(spans[marks[:, 1] == number])
     counts, covered = {}, np.zeros((0, 2), np.int64)
     for name in CLASSES:
-        added = np.concatenate([covered[:0], *intervals[name]])
-        counts[name], covered = uncovered(covered, np.minimum(added, total))
+        added = np.minimum(np.concatenate([covered[:0], *intervals[name]]), total)
+        added = added[added[:, 1] > added[:, 0]]
+        counts[name] = 0
+        if len(added):
+            counts[name], covered = uncovered(covered, added)
     return counts
 
 
@@ -104,22 +105,26 @@ class OpCycles:
         return self.last - self.start
 
 
-def _charges(start: Sequence[int], completion: Sequence[int]) -> list[int]:
+def _charges(start: np.ndarray, completion: np.ndarray) -> np.ndarray:
     """Return of each interval the ticks that no interval which ends before it holds."""
-    charges = [0] * len(start)
-    union: list[tuple[int, int]] = []  # disjoint, ascending
-    for row in sorted(range(len(start)), key=lambda row: (completion[row], start[row])):
-        low, high = start[row], completion[row]
+    order = np.lexsort((start, completion))
+    charges: list[int] = []
+    lows: list[int] = []  # the union of those before, disjoint and ascending
+    highs: list[int] = []
+    for low, high in zip(start[order].tolist(), completion[order].tolist(), strict=True):
         charge = high - low
-        while union and union[-1][1] >= low:
-            other_low, other_high = union.pop()
-            charge -= other_high - max(low, other_low)
-            if other_low <= low:
-                low = other_low
+        while highs and highs[-1] >= low:
+            other = lows.pop()
+            charge -= highs.pop() - (other if other > low else low)
+            if other <= low:
+                low = other
                 break
-        charges[row] = charge
-        union.append((low, high))
-    return charges
+        charges.append(charge)
+        lows.append(low)
+        highs.append(high)
+    found = np.zeros(len(order), np.int64)
+    found[order] = charges
+    return found
 
 
 def by_operation(log: InstructionLog) -> list[OpCycles]:
@@ -132,14 +137,15 @@ def by_operation(log: InstructionLog) -> list[OpCycles]:
         return []
     start = np.asarray(log.start, np.int64)
     completion = np.asarray(log.completion, np.int64)
-    keys = np.stack([np.asarray(log.layer, np.int64), np.asarray(log.op, np.int64)], axis=1)
-    charged = np.array(_charges(start.tolist(), completion.tolist()), np.int64)
-    groups, which = np.unique(keys, axis=0, return_inverse=True)
+    charged = _charges(start, completion)
+    layer, op = np.asarray(log.layer, np.int64), np.asarray(log.op, np.int64)
+    order = np.lexsort((op, layer))
+    edges = (np.diff(layer[order]) != 0) | (np.diff(op[order]) != 0)
     found = []
-    for number, (layer, op) in enumerate(groups.tolist()):
-        rows = which.reshape(-1) == number
+    for rows in np.split(order, np.flatnonzero(edges) + 1):
         spans = np.stack([start[rows], completion[rows]], axis=1)
         busy, _ = uncovered(spans[:0], spans)
-        found.append(OpCycles(layer, op, int(rows.sum()), int(start[rows].min()),
-                              int(completion[rows].max()), busy, int(charged[rows].sum())))
+        found.append(OpCycles(int(layer[rows[0]]), int(op[rows[0]]), len(rows),
+                              int(spans[:, 0].min()), int(spans[:, 1].max()), busy,
+                              int(charged[rows].sum())))
     return sorted(found, key=lambda one: (one.start, one.layer, one.op))

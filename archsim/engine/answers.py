@@ -76,7 +76,7 @@ class Answers:
         for table in (c.EVENT, c.LOG, c.BOOK, c.MARK, c.MESSAGE):
             used, room = self.memory[table + c.USED : table + c.ROOM + 1].tolist()
             if 2 * (used + slack) > room:
-                rooms[table] = 2 * room
+                rooms[table] = 4 * room
         if rooms:
             self.memory = grow(self.memory, rooms)
         needed = int(self.memory[c.LISTED_END])

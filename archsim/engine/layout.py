@@ -61,16 +61,18 @@ class Layout:
 def grow(memory: np.ndarray, rooms: dict[int, int]) -> np.ndarray:
     """Return `memory` with room for as many rows in each of the tables as `rooms` says."""
     tables = [(t, *memory[t : t + 4].tolist()) for t in TABLES]
-    place = tables[0][1]
-    head = memory[:place].copy()
-    pieces = [head]
-    for table, old, used, room, width in tables:
-        wanted = rooms.get(table, room)
-        head[table : table + 4] = place, used, wanted, width
-        pieces.append(memory[old : old + room * width])
-        pieces.append(np.zeros((wanted - room) * width, np.int64))
-        place += wanted * width
-    return np.concatenate(pieces)
+    begins = place = tables[0][1]
+    places = []
+    for table, _, _, room, width in tables:
+        places.append(place)
+        place += rooms.get(table, room) * width
+    grown = np.zeros(place, np.int64)  # what is never written takes no memory
+    grown[:begins] = memory[:begins]
+    for at, (table, old, used, room, width) in zip(places, tables, strict=True):
+        filled = (room if table == c.HASH else used) * width
+        grown[at : at + filled] = memory[old : old + filled]
+        grown[table], grown[table + c.ROOM] = at, rooms.get(table, room)
+    return grown
 
 
 def rows_of(memory: np.ndarray, table: int) -> np.ndarray:
