@@ -7,8 +7,9 @@ from machine.config import require
 from machine.dram import DramConfig
 from machine.pim import PimConfig
 
-__all__ = ["GemvShape", "PimCounts", "PimOp", "attend_ops", "attend_shape", "gwrite_cycles",
-           "header_cycles", "logit_ops", "logit_shape", "operations"]
+__all__ = ["GemvShape", "HeaderTerms", "PimCounts", "PimOp", "attend_ops", "attend_shape",
+           "gwrite_cycles", "header_cycles", "header_terms", "logit_ops", "logit_shape",
+           "operations"]
 
 
 class PimOp(NamedTuple):
@@ -147,32 +148,59 @@ def gwrite_cycles(dram: DramConfig, pim: PimConfig, *, opened: bool, other: bool
     return (t.rtp_cycles if other else 0) + t.rp_cycles + t.rcd_rd_cycles + pim.gwrite_cycles
 
 
+class HeaderTerms(NamedTuple):
+    """The estimate of a HEADER, in a form that needs no division.
+
+    ``opening[groups] + (closing if closed) + per_closed * closed`` and, for the tile, the greater
+    of `least` and ``per_dot * max(dots, floor + floor_per_read * reads) + per_read * reads +
+    base``.
+    """
+
+    opening: tuple[int, ...]  # by the number of bank groups whose row is to be opened
+    closing: int
+    per_closed: int
+    per_dot: int
+    floor: int
+    floor_per_read: int
+    per_read: int
+    base: int
+    least: int
+
+
+def header_terms(dram: DramConfig, pim: PimConfig) -> HeaderTerms:
+    """Return the terms of the estimate by which a HEADER is admitted.
+
+    ``paper``: NeuPIMs'. ``exact``: never less than what the commands take where nothing else
+    delays them, up to the precharge that lets a refresh begin.
+    """
+    t, dot, groups = dram.timing, pim.dot_cycles, dram.ranks * dram.bank_groups
+    if pim.admission == "paper":
+        return HeaderTerms(
+            tuple(t.faw_cycles * (g // 2 - 1) for g in range(groups + 1)), 0, t.rtp_cycles, dot,
+            pim.fill_dots, 0, dot, t.rcd_rd_cycles - dot, -(1 << 20))
+    window = t.faw_cycles if pim.activate_window else t.rrd_s_cycles
+    steps = [0 if pim.activate == "all" else -(-g // dram.ranks) - 1 for g in range(groups + 1)]
+    opening = (0, *(steps[g] * window + dram.ranks for g in range(1, groups + 1)))
+    # Rows just opened are kept for tRAS, those just read for tRTP.
+    closing = max(t.rtp_cycles, t.ras_cycles - t.rcd_rd_cycles) + t.rp_cycles
+    per_closed = 0 if pim.precharge == "all" and pim.row_buffers == 2 else 1
+    base = t.rcd_rd_cycles + t.rtp_cycles + 1
+    if pim.row_buffers == 2:
+        return HeaderTerms(opening, closing, per_closed, dot, 0, pim.fill_dots, dot, base,
+                           t.ras_cycles + 1)
+    return HeaderTerms(opening, closing, per_closed, dot, 0, 0, dot + pim.unit.latency_cycles,
+                       base, t.ras_cycles + 1)
+
+
 def header_cycles(dram: DramConfig, pim: PimConfig, op: PimOp, *, closed: int, groups: int) -> int:
     """Return the cycles that what follows a HEADER is taken to need.
 
-    `closed` banks are to be precharged first, rows of `groups` bank groups opened. ``paper``:
-    NeuPIMs' estimate. ``exact``: never less than what the commands take where nothing else delays
-    them, up to the precharge that lets a refresh begin (`tests/archsim/test_pim.py` measures it).
+    `closed` banks are to be precharged first, rows of `groups` bank groups opened.
     """
-    t, dots = dram.timing, pim.dot_cycles
-    if pim.admission == "paper":
-        window = t.faw_cycles * (groups // 2 - 1) if groups else 0
-        return (closed * t.rtp_cycles + window + t.rcd_rd_cycles
-                + dots * max(op.dots, pim.fill_dots) + dots * (op.reads - 1))
-    opening = 0
-    if groups:
-        steps = 1 if pim.activate == "all" else -(-groups // dram.ranks)
-        window = t.faw_cycles if pim.activate_window else t.rrd_s_cycles
-        opening = (steps - 1) * window + dram.ranks
-        if closed:  # rows just opened are kept for tRAS, those just read for tRTP
-            opening += max(t.rtp_cycles, t.ras_cycles - t.rcd_rd_cycles) + t.rp_cycles
-            opening += 0 if pim.precharge == "all" and pim.row_buffers == 2 else closed
-    each = -(-op.dots // max(op.reads, 1))
-    if pim.row_buffers == 2:
-        run = op.reads * pim.composite_cycles(each)
-    else:
-        run = op.dots * dots + op.reads * (pim.unit.latency_cycles + dots)
-    return opening + max(t.rcd_rd_cycles + run + t.rtp_cycles, t.ras_cycles) + 1
+    k = header_terms(dram, pim)
+    dots = max(op.dots, k.floor + k.floor_per_read * op.reads)
+    tile = max(k.least, k.per_dot * dots + k.per_read * op.reads + k.base)
+    return k.opening[groups] + (k.closing if closed else 0) + k.per_closed * closed + tile
 
 
 def _fits(name: str, value: int, most: int, of: str) -> None:

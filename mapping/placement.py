@@ -1,4 +1,4 @@
-"""Where every element lies in memory that computes: channel, bank, row, column and lane, and back."""
+"""Where every element lies in memory that computes, and what lies at every place."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -177,7 +177,7 @@ class KvRows:
         return self.banks.columns // self._dots
 
     def append(self) -> None:
-        """Make place for one more token; raises ``ValueError`` if rows lack, and changes nothing."""
+        """Make place for one more token; raises ``ValueError`` if rows lack, changing nothing."""
         keys = self.key_chunks if self.tokens % self.banks.banks == 0 else 0
         full = self.tokens % self.banks.row_elements == 0
         values = self.heads * self.value_tiles if full else 0

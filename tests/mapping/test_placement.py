@@ -1,4 +1,4 @@
-"""Every element has one place and every place one element; caches grow, shrink and never overlap."""
+"""Every element has one place, every place one element; caches grow, go and never overlap."""
 
 import json
 import tomllib
