@@ -261,6 +261,8 @@ class PimChannel:
         return False
 
     def _left(self, now: int) -> int:
+        if self.dram.refresh == "off":
+            return 2 * self.dram.timing.refi_cycles
         return min(self._x.due) - now
 
     def _serve(self, now: int, op: PimOp) -> tuple[bool, bool]:
@@ -321,6 +323,8 @@ class PimChannel:
             x.skip, x.slack = True, 0
             return False, False
         x.slack = self._left(now) - need
+        if self.dram.refresh != "off":
+            x.wake = min(x.wake, now + x.slack)  # when it would be too late
         issued, closed = self._close(now, op.row)
         if not closed or issued:
             return issued, False

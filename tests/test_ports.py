@@ -13,12 +13,15 @@ from amaranth.lib import wiring
 from hw.chain import Wire
 from hw.float_divide import RootStart
 from hw.floats import decoded_shape
+from machine.dram import DramConfig
 from machine.floats import FloatConfig
 from machine.formats import FORMATS
 from machine.group import GroupConfig
 from machine.group_scale import GroupScaleConfig
+from machine.load import read_machine
 from machine.lut import LutConfig, TableConfig
 from machine.lut_table import TableQuantiserConfig, TableUnitConfig
+from machine.pim import BankUnitConfig, PimConfig
 from machine.systolic import SystolicConfig
 from machine.vector import ScaleRule
 from machine.vector_core import VectorCoreConfig
@@ -36,6 +39,9 @@ CONFIGS = {
     TableQuantiserConfig: TableQuantiserConfig(rule=ScaleRule.BLOCK, block=2),
     TableUnitConfig: TableUnitConfig(),
     VectorCoreConfig: VectorCoreConfig(lanes=4, row_elements=32),
+    BankUnitConfig: BankUnitConfig(),
+    DramConfig: read_machine("npu-hbm2").dram,
+    PimConfig: PimConfig(unit=BankUnitConfig(), buffer_bytes=1024, gwrite_cycles=96, dot_cycles=2),
 }
 ARGUMENTS = {
     "delays": (0, 1, 2), "width": 8, "limit": 3, "layout": 8, "stages": [Wire(8), Wire(8)],
