@@ -1,6 +1,6 @@
 """The next command of the PIM queue's head, and whether it may begin before refresh."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -101,7 +101,7 @@ class PimHead(wiring.Component):
                     m.d.comb += self.ended.eq(opens | (self.missing_count == 0))
                 with m.Default():
                     m.d.comb += self.ended.eq(
-                        self.issued & own.bit_select(Value.cast(entry.kind), 1))
+                        self.issued & own.bit_select(entry.kind, 1))
         return m
 
     def _see(self, m, entry):

@@ -96,7 +96,7 @@ class HostChoice(wiring.Component):
             self.spent.eq(Mux(served, 0, Mux(pays, t.rp_cycles, t.rcd_wr_cycles)))]
         return m
 
-    def _of(self, place: int, request: data.View, first: Value):
+    def _of(self, place, request, first):
         """Return the choices of a request, with their marks: its burst, or what opens its row."""
         bank, row, t = request.bank, request.row, self.dram.timing
         per_rank, two = self.dram.bank_groups * self.dram.banks_per_group, self.pim.row_buffers == 2

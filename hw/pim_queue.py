@@ -1,9 +1,10 @@
 """What waits in a channel that computes: entries of the PIM queue, requests of the host."""
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
@@ -15,7 +16,7 @@ __all__ = ["Entry", "HostWindow", "choose", "command_code", "command_layout", "e
            "host_layout"]
 
 
-class Entry(enum.IntEnum, shape=3):
+class Entry(IntEnum):
     """Kinds of entries of the PIM queue."""
 
     HEADER = 0
@@ -37,7 +38,7 @@ def _fields(dram: DramConfig, pim: PimConfig) -> dict[str, int]:
 def entry_layout(dram: DramConfig, pim: PimConfig) -> data.StructLayout:
     """Return an entry of the PIM queue, the fields of ``machine.pim_macros.PimOp``."""
     fields = _fields(dram, pim)
-    return data.StructLayout({"kind": Entry, **fields, "reads": fields["column"]})
+    return data.StructLayout({"kind": bits_for(max(Entry)), **fields, "reads": fields["column"]})
 
 
 def host_layout(dram: DramConfig, pim: PimConfig) -> data.StructLayout:

@@ -7,12 +7,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-from machine.dram import DramConfig
+from machine.dram import DramConfig, Rule
 from machine.pim import PIM_COMMANDS, PimConfig, pim_rules
 
 __all__ = ["COMMAND_BITS", "NUMBER", "ActivateWindow", "Deadlines", "Rows", "Timers",
            "left_shape", "may", "reach"]
 
+# By scope, place and later command: by earlier command and whether it is there, its gaps.
+Loads = defaultdict[tuple[str, int, str], defaultdict[tuple[str, bool], list[Value]]]
 NUMBER = {name: place for place, name in enumerate(PIM_COMMANDS)}
 COMMAND_BITS = bits_for(len(PIM_COMMANDS) - 1)
 
@@ -99,14 +101,14 @@ class Timers(wiring.Component):
 
         # One counter for each place and later command. One command goes in a cycle, so the loads of
         # its rules never meet: the counter takes the greatest of its own and that one.
-        loads = defaultdict(lambda: defaultdict(list))
+        loads: Loads = defaultdict(lambda: defaultdict(list))
         for rule in pim_rules(self.dram, self.pim):
             if rule.nth == 1:
                 inside = rule.scope != "other_ranks"
-                scope = rule.scope if inside else "rank"
+                scope = str(rule.scope) if inside else "rank"
                 for place in range(self.dram.banks // widths[scope]):
                     loads[scope, place, rule.before][rule.after, inside].append(self._gap(rule))
-        running = {}
+        running: dict[tuple[str, int, str], Value] = {}
         for (scope, place, before), some in loads.items():
             name = f"{scope}_{place}_{before}"
             most = max(self._largest(gap) for gaps in some.values() for gap in gaps)
@@ -148,7 +150,7 @@ class Timers(wiring.Component):
         return {"bank": 1, "bank_group": self.dram.banks_per_group, "rank": rank,
                 "channel": self.dram.banks}
 
-    def _gap(self, rule) -> Value:
+    def _gap(self, rule: Rule) -> Value:
         pim, gap = self.pim, rule.gap_cycles(self.dram)
         most = pim.dot_cycles * (pim.row_columns(self.dram) + pim.fill_dots + 1) + gap
         if rule.condition == "composite":
@@ -215,12 +217,12 @@ class Rows(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         shared = self.pim.row_buffers == 1
-        sides = [(("ACT", "GACT"), ("PRE", "PREA", "PIMPRE"), self.host_open, self.host_rows)]
+        sides: list[tuple[list[str], list[str], Signal, Signal]] = [
+            (["ACT"], ["PRE", "PREA"], self.host_open, self.host_rows),
+            (["GACT"], ["PIMPRE"], self.pim_open, self.pim_rows)]
         if shared:
             m.d.comb += [self.pim_open.eq(self.host_open), self.pim_rows.eq(self.host_rows)]
-        else:
-            sides = [(("ACT",), ("PRE", "PREA"), self.host_open, self.host_rows),
-                     (("GACT",), ("PIMPRE",), self.pim_open, self.pim_rows)]
+            sides = [(["ACT", "GACT"], ["PRE", "PREA", "PIMPRE"], self.host_open, self.host_rows)]
         for opens, closes, is_open, rows in sides:
             for bank in range(self.dram.banks):
                 for name in (*opens, *closes):
