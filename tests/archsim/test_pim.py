@@ -326,7 +326,7 @@ def test_blocked_host_traffic_waits_for_the_queue():
 @pytest.mark.parametrize("dot, cycles", [(6, 36_572), (4, 26_768)])
 def test_attention_in_attaccs_hbm3_takes_its_cycles_within_five_percent(dot, cycles):
     # AttAcc's simulator, bank level, 130 heads of 128 a stack over 2048 tokens, dot products
-    # limited by power (6) or not (4): reference/pim-npu.md. What that page leaves unstated, assumed:
+    # limited by power (6) or not (4): reference/pim-npu.md. Assumed where that page says nothing:
     # the fullest of 32 pseudo-channels has 5 heads; rows of 1 KiB; one vector copy for K and for V
     # a head, one result read a row, no refresh, all banks precharged at once.
     names = ("cl 19 cwl 6 rcd_rd 19 rcd_wr 19 rp 19 ras 45 rtp 8 wr 21 ccd_s 2 ccd_l 4 rrd_s 2 "
