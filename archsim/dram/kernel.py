@@ -726,9 +726,9 @@ def _run_row(k, x, m, listed, started, horizon):
     - no refresh is due, no transfer ended here, and the horizon is not reached.
 
     Of the timers only those started by the last command count: the earlier ones' are all sooner.
-    The data bus stands still RUN_STEP less the burst between two commands, which is time that the
-    later one was late or held by that spacing; nothing else can be, as the queue was not empty and
-    the row, the rank and the direction were those of the command before.
+    The data bus stands still RUN_STEP less the burst between two commands, held by that spacing:
+    nothing else can be, as the later one was queued when the earlier went, and the row, the rank
+    and the direction were the same.
     """
     last, place, due = x[PICK_TIME], x[PICK_PLACE], x[RUN_DUE]
     bank, row, kind = x[place + Q_BANK], x[place + Q_ROW], x[place + Q_KIND]
@@ -759,9 +759,7 @@ def _run_row(k, x, m, listed, started, horizon):
                 break
             continue
         x[NOW] = last = following
-        late = min(max(x[place + Q_ARRIVED] + latency - x[DATA_END], 0), step - k[BURST_CYCLES])
-        x[LATE] += late
-        x[SPACING] += step - k[BURST_CYCLES] - late
+        x[SPACING] += step - k[BURST_CYCLES]
         horizon = min(horizon, _move_data(k, x, m, place, last, latency))
         _leave(k, x, place, bank, row, kind)
     _start_timers(k, x, kind, bank, last)

@@ -78,11 +78,13 @@ def _runs(cfg: DramConfig) -> list[int]:
 
     A run needs that it and other banks' row commands do not know each other, and no rule between
     two of its commands that holds for their bank alone: accounting would call that gap a row miss.
+    Its own row cannot be closed between two of them: a request to another row may become its bank's
+    oldest on the way, and would have it closed.
     It is the fastest if the channel alone allows no other pace.
     """
     steps, wide = [], []
     for kind in ("RD", "WR"):
-        same, known = [], True
+        same, known, closes = [], True, 0
         for rule in rules(cfg):
             pair = {rule.after, rule.before}
             if rule.after == rule.before == kind:
@@ -90,9 +92,11 @@ def _runs(cfg: DramConfig) -> list[int]:
                 known &= rule.nth == 1 and rule.scope != "bank"
             elif kind in pair and pair & {"ACT", "PRE"}:
                 known &= rule.scope == "bank"
+                if (rule.after, rule.before) == (kind, "PRE"):
+                    closes = max(closes, rule.gap_cycles(cfg))
         step = max([1, *(gap for scope, gap in same if scope != "other_ranks")])
         least = max([1, *(gap for scope, gap in same if scope == "channel")])
-        steps.append(step if known else 0)
+        steps.append(step if known and closes >= step else 0)
         wide.append(int(step == least))
     return [*steps, *wide]
 
