@@ -53,7 +53,7 @@ def address(cfg, **fields):
 
 
 def mixed(cfg, seed, **options):
-    """Read and write bursts of two rows of a bank, now and then of another; return all that is seen.
+    """Read and write bursts of two rows of a bank, at times of another; return all that is seen.
 
     Some transfers start while another's run is under way.
     """
