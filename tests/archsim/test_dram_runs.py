@@ -127,6 +127,13 @@ def test_the_pace_of_a_run_is_that_of_its_commands():
     assert runs(DDR4) == [(6, 0), (6, 0)]  # another bank group may go after 4
 
 
+def test_there_are_no_runs_where_their_row_may_be_closed_between_two_of_their_commands():
+    # Else the oldest request of the bank, when it asks for another row, would go in between.
+    close_first = timed(HBM2, ccd_l_cycles=6, rtp_cycles=5)
+    assert [pace for pace, _ in runs(close_first)] == [0, 6]  # a write's row stays open longer
+    assert [pace for pace, _ in runs(timed(close_first, rtp_cycles=6))] == [6, 6]
+
+
 @pytest.mark.parametrize(
     "rule",
     [
