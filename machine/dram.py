@@ -10,7 +10,6 @@ __all__ = [
     "COMMANDS",
     "FIELDS",
     "PRECONDITIONS",
-    "SLOTS",
     "Deadline",
     "DramConfig",
     "DramPower",
@@ -46,11 +45,18 @@ class DramTiming:
     rtrs_cycles: int  # idle cycles of the data bus when its driver changes
     rfc_cycles: int  # REF to any command of the rank
     refi_cycles: int  # average interval of REF, one rank
+    # What not every standard has; 0: as the one named.
+    row_cycles: int = 0  # tRC; 0: tRAS + tRP
+    rp_all_cycles: int = 0  # PREA to ACT or REF; 0: tRP
+    ccd_l_wr_cycles: int = 0  # tCCD_L of writes; 0: tCCD_L
+    ppd_cycles: int = 0  # precharge to precharge, one rank; 0: no rule
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            least = 0 if name == "rtrs_cycles" else 1
+        for field in fields(self):
+            name, optional = field.name, field.name == "rtrs_cycles" or field.default == 0
+            least = 0 if optional else 1
             require(getattr(self, name) >= least, name, f"at least {least}", getattr(self, name))
+        self._agree()
         busy = self.rfc_cycles + self.ras_cycles + 2 * self.rp_cycles
         require(
             self.refi_cycles > busy,
@@ -59,10 +65,23 @@ class DramTiming:
             self.refi_cycles,
         )
 
+    def _agree(self) -> None:
+        """Refuse timings that contradict each other."""
+        if self.row_cycles:
+            row = self.ras_cycles + self.rp_cycles
+            what = f"at least {row} of ras_cycles {self.ras_cycles} and rp_cycles {self.rp_cycles}"
+            require(self.row_cycles >= row, "row_cycles", what, self.row_cycles)
+        pairs = [("ras_cycles", "rcd_rd_cycles"), ("faw_cycles", "rrd_s_cycles")]
+        pairs += [(f"{name}_l_cycles", f"{name}_s_cycles") for name in ("ccd", "rrd", "wtr")]
+        pairs += [("rp_all_cycles", "rp_cycles")] if self.rp_all_cycles else []
+        for name, least in pairs:
+            what = f"at least {least} {getattr(self, least)}"
+            require(getattr(self, name) >= getattr(self, least), name, what, getattr(self, name))
+
     @property
     def rc_cycles(self) -> int:
-        """ACT to ACT of one bank, tRC = tRAS + tRP."""
-        return self.ras_cycles + self.rp_cycles
+        """ACT to ACT of one bank: tRC, or tRAS + tRP."""
+        return self.row_cycles or self.ras_cycles + self.rp_cycles
 
 
 @config
@@ -108,17 +127,22 @@ class DramConfig:
     page_policy: Literal["open"] = "open"
     refresh: Literal["all_bank_staggered", "off"] = "all_bank_staggered"
     queue_entries: int = 32  # requests a channel chooses among
+    columns_per_cycle: int = 2  # moved in one cycle of the clock of `timing`; 2: double data rate
+    two_cycle: tuple[str, ...] = ()  # commands that hold the command bus for two cycles
     overtakes_max: int = 64  # requests that may pass the oldest one; 0: data in order of arrival
     clock: str = "dram"
     fidelity: Analytic = "analytic"
 
     def __post_init__(self) -> None:
         names = ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns")
-        for name in (*names, "burst_length", "bus_bits"):
+        for name in (*names, "burst_length", "bus_bits", "columns_per_cycle"):
             value = getattr(self, name)
             power_of_two = value >= 1 and value & (value - 1) == 0
             require(power_of_two, name, "a power of two", value)
-        require(self.burst_length >= 2, "burst_length", "at least 2", self.burst_length)
+        least = max(2, self.columns_per_cycle)
+        require(self.burst_length >= least, "burst_length", f"at least {least}", self.burst_length)
+        known = set(self.two_cycle) <= set(COMMANDS)
+        require(known, "two_cycle", f"among {', '.join(COMMANDS)}", self.two_cycle)
         require(self.bus_bits >= 8, "bus_bits", "at least 8", self.bus_bits)
         fits = f"at least burst_length {self.burst_length}"
         require(self.columns >= self.burst_length, "columns", fits, self.columns)
@@ -141,8 +165,12 @@ class DramConfig:
 
     @property
     def burst_cycles(self) -> int:
-        """Cycles one burst holds the data bus; two columns a cycle (double data rate)."""
-        return self.burst_length // 2
+        """Cycles one burst holds the data bus."""
+        return self.burst_length // self.columns_per_cycle
+
+    def slots(self, command: str) -> int:
+        """Return the cycles `command` holds its command bus."""
+        return 2 if command in self.two_cycle else 1
 
     @property
     def row_bytes(self) -> int:
@@ -185,18 +213,20 @@ class DramConfig:
 
     @property
     def hit_latency_cycles(self) -> int:
-        """Read of an open row, unloaded: CL + burst."""
-        return self.timing.cl_cycles + self.burst_cycles
+        """Read of an open row, unloaded: CL + burst, and a second cycle of RD if it has one."""
+        return self.slots("RD") - 1 + self.timing.cl_cycles + self.burst_cycles
 
     @property
     def read_latency_cycles(self) -> int:
-        """Read of a closed bank, unloaded: tRCD + CL + burst."""
-        return self.timing.rcd_rd_cycles + self.hit_latency_cycles
+        """Read of a closed bank, unloaded: tRCD + CL + burst, and the second cycle of ACT."""
+        shift = self.slots("ACT") - self.slots("RD")
+        return shift + self.timing.rcd_rd_cycles + self.hit_latency_cycles
 
     @property
     def write_latency_cycles(self) -> int:
-        """Write to a closed bank, unloaded: tRCD + CWL + burst."""
-        return self.timing.rcd_wr_cycles + self.timing.cwl_cycles + self.burst_cycles
+        """Write to a closed bank, unloaded: tRCD + CWL + burst, and the second cycle of ACT."""
+        first = self.slots("ACT") - 1 + self.timing.rcd_wr_cycles
+        return first + self.timing.cwl_cycles + self.burst_cycles
 
     def first_refresh_cycle(self, rank: int) -> int:
         """Return when `rank` is first due: ranks take turns, spread evenly over tREFI."""
@@ -249,7 +279,6 @@ class DramConfig:
 # The commands. PREA and REF go to all banks of a rank, the others to one bank.
 COMMANDS = ("ACT", "PRE", "PREA", "REF", "RD", "WR")
 BUS = {"ACT": "row", "PRE": "row", "PREA": "row", "REF": "row", "RD": "column", "WR": "column"}
-SLOTS = {name: 1 for name in COMMANDS}  # cycles on the command bus
 PRECONDITIONS = {  # state that a command asks of its target
     "ACT": "bank closed",
     "PRE": "any",
@@ -264,8 +293,9 @@ class Rule(NamedTuple):
     """`before` waits until `cycles` after the `nth` previous `after` in the same `scope`.
 
     `edge` says between which points: ``issue`` command to command, ``data_end`` last data to
-    command, ``data`` last data to first data. `other_ranks` are all ranks of the channel but
-    the one of `after`.
+    command, ``data`` last data to first data, all three from the last cycle of a command on its
+    bus; ``slot`` from the first to the first. `other_ranks` are all ranks of the channel but the
+    one of `after`.
     """
 
     name: str
@@ -273,7 +303,7 @@ class Rule(NamedTuple):
     before: str
     scope: Literal["bank", "bank_group", "rank", "other_ranks", "channel"]
     cycles: int
-    edge: Literal["issue", "data_end", "data"] = "issue"
+    edge: Literal["issue", "data_end", "data", "slot"] = "issue"
     nth: int = 1
     buffer: str = "row"  # the row buffer it concerns
     condition: str = ""  # when it holds; empty: always
@@ -282,7 +312,9 @@ class Rule(NamedTuple):
         """Return the least distance from issue to issue; 0 or less never delays."""
         latency = {"RD": cfg.timing.cl_cycles, "WR": cfg.timing.cwl_cycles}
         gap = self.cycles
-        if self.edge != "issue":
+        if self.edge != "slot":
+            gap += cfg.slots(self.after) - cfg.slots(self.before)
+        if self.edge in ("data_end", "data"):
             gap += latency[self.after] + cfg.burst_cycles
         if self.edge == "data":
             gap -= latency[self.before]
@@ -303,9 +335,12 @@ def rules(cfg: DramConfig) -> tuple[Rule, ...]:
     """Return the rule table of `cfg`.
 
     Which rules there are: JESD79-4 (DDR4) and JESD235 (HBM) as DRAMsim3's timing.cc reads them
-    (NeuPIMs' copy at f299af3 for the change of rank and direction).
+    (NeuPIMs' copy at f299af3 for the change of rank and direction). tPPD, and that a command of
+    two cycles acts with its last one: Ramulator 2.1, python/ramulator/dram/{ddr5,spec}.py.
     """
     t = cfg.timing
+    rp_all, ccd_l_wr = t.rp_all_cycles or t.rp_cycles, t.ccd_l_wr_cycles or t.ccd_l_cycles
+    close = ("PRE", "PREA")
     return (
         # One bank.
         Rule("tRCDRD", "ACT", "RD", "bank", t.rcd_rd_cycles),
@@ -319,8 +354,8 @@ def rules(cfg: DramConfig) -> tuple[Rule, ...]:
         Rule("tRAS", "ACT", "PREA", "rank", t.ras_cycles),
         Rule("tRTP", "RD", "PREA", "rank", t.rtp_cycles),
         Rule("tWR", "WR", "PREA", "rank", t.wr_cycles, "data_end"),
-        Rule("tRP", "PREA", "ACT", "rank", t.rp_cycles),
-        Rule("tRP", "PREA", "REF", "rank", t.rp_cycles),
+        Rule("tRP", "PREA", "ACT", "rank", rp_all),
+        Rule("tRP", "PREA", "REF", "rank", rp_all),
         Rule("tRP", "PRE", "REF", "rank", t.rp_cycles),
         *(Rule("tRFC", "REF", c, "rank", t.rfc_cycles) for c in ("ACT", "PRE", "PREA", "REF")),
         # Activates near each other.
@@ -329,7 +364,7 @@ def rules(cfg: DramConfig) -> tuple[Rule, ...]:
         Rule("tFAW", "ACT", "ACT", "rank", t.faw_cycles, "issue", 4),
         # Column commands near each other.
         Rule("tCCD_L", "RD", "RD", "bank_group", t.ccd_l_cycles),
-        Rule("tCCD_L", "WR", "WR", "bank_group", t.ccd_l_cycles),
+        Rule("tCCD_L", "WR", "WR", "bank_group", ccd_l_wr),
         Rule("tCCD_S", "RD", "RD", "rank", t.ccd_s_cycles),
         Rule("tCCD_S", "WR", "WR", "rank", t.ccd_s_cycles),
         Rule("burst", "RD", "RD", "channel", 0, "data"),
@@ -340,6 +375,14 @@ def rules(cfg: DramConfig) -> tuple[Rule, ...]:
         Rule("tWTR_S", "WR", "RD", "rank", t.wtr_s_cycles, "data_end"),
         Rule("tRTRS", "RD", "RD", "other_ranks", t.rtrs_cycles, "data"),
         Rule("tRTRS", "WR", "RD", "other_ranks", t.rtrs_cycles, "data"),
+        # What a standard adds.
+        *(Rule("tPPD", a, b, "rank", t.ppd_cycles) for a in close for b in close if t.ppd_cycles),
+        *(
+            Rule("slots", after, before, "channel", 2, "slot")
+            for after in cfg.two_cycle
+            for before in COMMANDS
+            if cfg.command_bus == "shared" or BUS[after] == BUS[before]
+        ),
     )
 
 

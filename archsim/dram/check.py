@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archsim.dram.trace import Command
-from machine.dram import BUS, PRECONDITIONS, SLOTS, DramConfig, Rule, deadlines, rules
+from machine.dram import BUS, PRECONDITIONS, DramConfig, Rule, deadlines, rules
 
 __all__ = ["Violation", "first_violation"]
 
@@ -67,7 +67,7 @@ class _Channel:
     def take(self, c: Command) -> None:
         """Change state as `c` does."""
         for bus in self._buses(c):
-            self.bus_free[bus] = c.cycle + SLOTS[c.command]
+            self.bus_free[bus] = c.cycle + self.cfg.slots(c.command)
         for scope, place in _scopes(c):
             self.history[c.command, scope, place].append(c.cycle)
         bank = (c.rank, c.bank_group, c.bank)
@@ -135,7 +135,7 @@ class _Channel:
 
     def _data_starts(self, c: Command) -> int:
         timing = self.cfg.timing
-        return c.cycle + (timing.cl_cycles if c.command == "RD" else timing.cwl_cycles)
+        return c.cycle + self.cfg.slots(c.command) - 1 + (timing.cl_cycles if c.command == "RD" else timing.cwl_cycles)
 
     def _data(self, c: Command) -> str | None:
         if c.command not in ("RD", "WR") or self._data_starts(c) >= self.data_free:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 import machine.dram as dram
@@ -18,11 +20,13 @@ def preset(name):
     return TypeAdapter(dram.DramConfig).validate_json(json.dumps(table))
 
 
+NAMES = ["ddr4-2400r", "ddr5-4800bn", "gddr6-1350mv", "hbm2-neupims", "hbm3-6400", "lpddr5-6400"]
 HBM2, DDR4 = preset("hbm2-neupims"), preset("ddr4-2400r")
 
 
 def test_every_preset_is_read():
-    assert sorted(path.stem for path in PRESETS.glob("*.toml")) == ["ddr4-2400r", "hbm2-neupims"]
+    assert sorted(path.stem for path in PRESETS.glob("*.toml")) == NAMES
+    assert all(preset(name).capacity_bytes for name in NAMES)
 
 
 def test_hbm2_energies_are_those_derived_from_the_source():
@@ -113,7 +117,52 @@ def test_gap_between_two_commands_is_the_sources(cfg, after, before, scope, gap)
 def test_rules_name_known_commands_only():
     for rule in dram.rules(HBM2):
         assert {rule.after, rule.before} <= set(dram.COMMANDS)
-    assert set(dram.BUS) == set(dram.SLOTS) == set(dram.PRECONDITIONS) == set(dram.COMMANDS)
+    assert set(dram.BUS) == set(dram.PRECONDITIONS) == set(dram.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_per_second", "read_ps"),
+    [
+        # Data rate x width; CL, RCD, the burst, and the second cycle of an ACT that has two.
+        ("ddr5-4800bn", 2 * 4800e6 * 4, (2 * 36 + 8 + 1) * 416),
+        ("lpddr5-6400", 4 * 6400e6 * 2, (17 + 15 + 2 + 1) * 1250),
+        ("gddr6-1350mv", 4e12 / 570 * 4, (24 + 26 + 4) * 570),
+        ("hbm3-6400", 32 * 6400e6 * 4, (26 + 26 + 2 + 1) * 625),
+    ],
+)
+def test_size_and_speed_of_each_standard_are_its_own(name, bytes_per_second, read_ps):
+    cfg = preset(name)
+    speed = cfg.peak_bytes_per_cycle * 1e12 / cfg.timing.tck_ps
+    assert speed == pytest.approx(bytes_per_second, rel=0.002)  # tCK is rounded to picoseconds
+    assert cfg.read_latency_cycles * cfg.timing.tck_ps == read_ps
+    assert cfg.banks == {"ddr5-4800bn": 32}.get(name, 16)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+def test_every_mapping_is_a_bijection(name, data):
+    order = data.draw(st.permutations(dram.FIELDS))
+    cfg = replace(preset(name), mapping="".join(order))
+    burst = data.draw(st.integers(0, cfg.capacity_bytes // cfg.burst_bytes - 1))
+    place = cfg.place(burst * cfg.burst_bytes + data.draw(st.integers(0, cfg.burst_bytes - 1)))
+    # The mixed-radix number of the fields, most significant first, is the burst's again.
+    sizes = {"ro": cfg.rows, "ra": cfg.ranks, "bg": cfg.bank_groups, "ba": cfg.banks_per_group,
+             "ch": cfg.channels, "co": cfg.columns // cfg.burst_length}  # fmt: skip
+    back = 0
+    for field in order:
+        assert 0 <= place[field] < sizes[field]
+        back = back * sizes[field] + place[field]
+    assert back == burst
+
+
+def test_a_command_of_two_cycles_acts_with_its_last_one():
+    cfg = preset("ddr5-4800bn")
+    gaps = {(r.after, r.before, r.scope, r.name): r.gap_cycles(cfg) for r in dram.rules(cfg)}
+    assert gaps["ACT", "RD", "bank", "tRCDRD"] == 36
+    assert gaps["ACT", "PRE", "bank", "tRAS"] == 77 + 1
+    assert gaps["PRE", "ACT", "bank", "tRP"] == 36 - 1
+    assert gaps["WR", "PRE", "bank", "tWR"] == 34 + 8 + 72 + 1
+    assert gaps["RD", "PRE", "channel", "slots"] == 2
 
 
 def test_deadlines_go_with_refresh():
@@ -128,6 +177,11 @@ def test_deadlines_go_with_refresh():
         ({"rows": 0}, "rows must be a power of two, not 0"),
         ({"burst_length": 1}, "burst_length must be at least 2, not 1"),
         ({"bus_bits": 4}, "bus_bits must be at least 8, not 4"),
+        ({"columns_per_cycle": 8}, "burst_length must be at least 8, not 4"),
+        (
+            {"two_cycle": ("RDA",)},
+            "two_cycle must be among ACT, PRE, PREA, REF, RD, WR, not ('RDA',)",
+        ),
         ({"columns": 2}, "columns must be at least burst_length 4, not 2"),
         ({"ranks": 8}, "banks of a channel must be at most 64, not 128"),
         ({"queue_entries": 0}, "queue_entries must be at least 1, not 0"),
@@ -149,6 +203,17 @@ def test_refuses_an_impossible_memory(changes, sentence):
     [
         ({"cl_cycles": 0}, "cl_cycles must be at least 1, not 0"),
         ({"rtrs_cycles": -1}, "rtrs_cycles must be at least 0, not -1"),
+        ({"ppd_cycles": -1}, "ppd_cycles must be at least 0, not -1"),
+        (
+            {"row_cycles": 47},
+            "row_cycles must be at least 48 of ras_cycles 34 and rp_cycles 14, not 47",
+        ),
+        ({"ras_cycles": 13}, "ras_cycles must be at least rcd_rd_cycles 14, not 13"),
+        ({"rp_all_cycles": 13}, "rp_all_cycles must be at least rp_cycles 14, not 13"),
+        ({"faw_cycles": 3}, "faw_cycles must be at least rrd_s_cycles 4, not 3"),
+        ({"ccd_s_cycles": 3}, "ccd_l_cycles must be at least ccd_s_cycles 3, not 2"),
+        ({"rrd_s_cycles": 7}, "rrd_l_cycles must be at least rrd_s_cycles 7, not 6"),
+        ({"wtr_l_cycles": 5}, "wtr_l_cycles must be at least wtr_s_cycles 6, not 5"),
         (
             {"refi_cycles": 322},
             "refi_cycles must be more than 322 of refresh, one row and two precharges, not 322",
@@ -159,7 +224,7 @@ def test_refuses_impossible_timings(changes, sentence):
     with pytest.raises(ValueError) as caught:
         replace(HBM2.timing, **changes)
     assert sentence in str(caught.value)
-    replace(HBM2.timing, rtrs_cycles=0, refi_cycles=323)
+    replace(HBM2.timing, rtrs_cycles=0, refi_cycles=323, row_cycles=48, rp_all_cycles=14)
 
 
 def test_refuses_a_current_of_zero():
