@@ -133,6 +133,29 @@ def array_words(m: int, k: int, n: int):
     return Systolic(cfg), words, sum(work.tile.sum_beats for work in works)
 
 
+def dram_rates(random: bool) -> tuple[float, float]:
+    """Return commands and requests a second of DDR4-2400R behind queues, random or streaming."""
+    import numpy as np
+
+    from archsim.dram.controller import Controller
+    from machine.dram import COMMANDS
+    from machine.load import read_machine
+
+    cfg, count = read_machine("tiny", ["dram.preset=ddr4-2400r"]).dram, 200_000
+    rng, number = np.random.default_rng(0), np.arange(count)
+    fields = np.zeros((count, 5), np.int64)
+    fields[:, 0] = COMMANDS.index("RD")
+    fields[:, 1] = rng.integers(0, 16, count) if random else number % 4 * 4 + number // 4 % 4
+    fields[:, 2] = rng.integers(0, cfg.rows, count) if random else number // 2048
+    fields[:, 3] = rng.integers(0, 128, count) if random else number // 16 % 128
+    Controller(cfg).run_packed(fields[:100])
+    controller = Controller(cfg)
+    taken = seconds(lambda: controller.run_packed(fields))
+    done = controller.counters()
+    commands = done.activates + done.precharges + done.refreshes + done.reads + done.writes
+    return commands / taken, count / taken
+
+
 def compiled_rate() -> float:
     """Return the cycles a second of a 16x16 array through CXXRTL, compiled before."""
     import numpy as np
@@ -213,6 +236,9 @@ def main() -> int:
     fast, slow = compiled_rate(), interpreted_rate()
     print(f"RTL in the loop, 16x16 array, cycles a second: {fast:,.0f} compiled, {slow:,.0f} in "
           f"Amaranth's simulator; ratio {fast / slow:.0f}, goal 100")
+    (commands, _), (_, requests) = dram_rates(random=False), dram_rates(random=True)
+    print(f"DRAM with queues: {commands:,.0f} commands a second streaming, goal 100,000,000; "
+          f"{requests:,.0f} random requests a second, goal 10,000,000")
     return int(failed)
 
 

@@ -134,8 +134,8 @@ class _Channel:
         return None if held[wanted] else f"state: {c.command} needs {wanted}"
 
     def _data_starts(self, c: Command) -> int:
-        timing = self.cfg.timing
-        return c.cycle + self.cfg.slots(c.command) - 1 + (timing.cl_cycles if c.command == "RD" else timing.cwl_cycles)
+        timing, sent = self.cfg.timing, c.cycle + self.cfg.slots(c.command) - 1
+        return sent + (timing.cl_cycles if c.command == "RD" else timing.cwl_cycles)
 
     def _data(self, c: Command) -> str | None:
         if c.command not in ("RD", "WR") or self._data_starts(c) >= self.data_free:

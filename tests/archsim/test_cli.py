@@ -26,7 +26,8 @@ MODELS, FAMILY_NAMES = ", ".join(model_names()), ", ".join(sorted(FAMILIES))
 ARRAY_KEYS = ("a_bits, acc_bits, acc_rows, clock, cols, count, dataflows, fidelity, kind, name, "
               "pe, rows, w_bits")
 RUN_TINY = "run --machine tiny --program {gemm}"
-PARTS = "dram.preset must be one of ddr4-2400r, ddr5-4800bn, gddr6-1350mv, hbm2-neupims, hbm3-6400, lpddr5-6400, not 'hbm9'"
+PARTS = ("dram.preset must be one of ddr4-2400r, ddr5-4800bn, gddr6-1350mv, hbm2-neupims, "
+         "hbm3-6400, lpddr5-6400, not 'hbm9'")
 
 
 @pytest.fixture
