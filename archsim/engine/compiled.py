@@ -35,9 +35,8 @@ KERNEL = (
     "buffer.py", "dma.py", "dram/kernel.py", "dram/queues.py", "engine/cells.py",
     "engine/compiled.py", "engine/control.py", "engine/counting.py", "engine/ends.py",
     "engine/events.py", "engine/flight.py", "engine/kernel.py", "engine/lanes.py",
-    "engine/linking.py",
-    "engine/memory.py", "engine/ports.py", "engine/sequencer.py", "engine/shares.py",
-    "engine/tokens.py", "link.py",
+    "engine/linking.py", "engine/memory.py", "engine/ports.py", "engine/sequencer.py",
+    "engine/shares.py", "engine/tokens.py", "link.py",
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
