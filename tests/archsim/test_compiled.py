@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "archsim"
 DECORATORS = {"compiled", "entry", "njit", "jit", "part", "intrinsic", "cfunc", "vectorize"}
 
-ALONE = {"group.py", "group_scale.py", "lut.py", "systolic.py"}  # they call none of other files: numba sees edits
+# They call no compiled function of another file: numba sees edits.
+ALONE = {"group.py", "group_scale.py", "lut.py", "systolic.py"}
 
 
 def decorated(tree):
