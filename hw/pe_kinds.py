@@ -7,15 +7,16 @@ kind than that, and what ``machine.pe.PE_KINDS`` says of it.
 
 from dataclasses import replace
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, ShapeLike, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.kulisch import FixedSum
+from hw.kulisch import FixedSum, sum_layout
 from hw.pe_float import FloatProduct, FloatSum, factors_product
 from hw.pe_integer import IntAdd, Product
 from hw.pe_mx import BlockProduct, block_product_shape
 from hw.pe_serial import SerialProduct
+from machine.floats import kulisch_bits
 from machine.formats import format_named
 from machine.systolic import SystolicConfig
 
@@ -52,18 +53,18 @@ class Apart(wiring.Component):
 
     def __init__(self, cfg: SystolicConfig):
         self.cfg = cfg
-        self.multiplier = multiplier(replace(cfg, pe=replace(cfg.pe, depth_cycles=INNER)))
         super().__init__({
             "en": In(1),
             "start": In(1),
             "act": In(cfg.act_port_bits),
             "weight": In(cfg.weight_bits),
-            "o": Out(self.multiplier.signature.members["o"].shape),
+            "o": Out(_product_shape(cfg)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.multiplier = inner = self.multiplier
+        inner = multiplier(replace(self.cfg, pe=replace(self.cfg.pe, depth_cycles=INNER)))
+        m.submodules.multiplier = inner
         m.d.comb += inner.en.eq(self.en)
         with m.If(self.en):
             m.d.sync += [getattr(inner, name).eq(getattr(self, name))
@@ -74,6 +75,18 @@ class Apart(wiring.Component):
             with m.If(self.en):
                 m.d.sync += self.o.eq(inner.o)
         return m
+
+
+def _product_shape(cfg: SystolicConfig) -> ShapeLike:
+    """Return the shape of what the multiplier of `cfg` gives."""
+    act, weight = cfg.act_format, cfg.operand_format
+    if cfg.pe.fixed.integer:
+        return signed(cfg.product_bits)
+    if cfg.pe.kind == "mx":
+        return block_product_shape(act, weight, cfg.pe.k_lanes).layout.size
+    if cfg.pe.acc_format == "kulisch":
+        return sum_layout(kulisch_bits(act, weight, 1)).size
+    return factors_product(act, weight).layout.size
 
 
 def multiplier(cfg: SystolicConfig) -> wiring.Component:

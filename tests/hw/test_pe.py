@@ -1,9 +1,13 @@
 """The processing element, step by step."""
 
+from dataclasses import replace
+
 import pytest
+from amaranth.hdl import Fragment, Shape
 from amaranth.sim import Simulator
 
 from hw.pe import CONTROL, Element
+from hw.pe_kinds import Apart, multiplier
 from machine.pe import PeConfig
 from machine.systolic import SystolicConfig
 
@@ -106,3 +110,27 @@ def test_a_serial_element_takes_a_bit_a_step():
         {"sum": 7},
     ])
     assert [step["sum"] for step in seen[2:]] == [0, 70, 7]
+
+
+DEEP = [  # kind, bits of activation and weight, formats where they are named, accumulator
+    ("int_mac", 8, 8, {}), ("mixpe", 8, 4, {}), ("shift", 8, 4, {}), ("ternary", 8, 2, {}),
+    ("bipolar", 3, 2, {}), ("bit_serial", 8, 4, {}),
+    ("float_mac", 16, 16, {"a_format": "float16", "w_format": "float16", "acc_format": "float32"}),
+    ("float_mac", 8, 8, {"a_format": "float8_e4m3fn", "w_format": "float8_e4m3fn",
+                         "acc_format": "kulisch"}),
+    ("float_shift_add", 16, 4, {"a_format": "float16", "w_format": "int4",
+                                "acc_format": "float32"}),
+    ("mx", 8, 4, {"a_format": "mxfp8_e4m3", "w_format": "mxfp4", "acc_format": "float32",
+                  "k_lanes": 2}),
+]
+
+
+@pytest.mark.parametrize("kind, a_bits, w_bits, more", DEEP)
+def test_registers_apart_give_what_the_multiplier_between_them_gives(kind, a_bits, w_bits, more):
+    cfg = SystolicConfig(rows=1, cols=1, a_bits=a_bits, w_bits=w_bits, acc_bits=42 if
+                         more.get("acc_format") == "kulisch" else 32, dataflows=("os",),
+                         pe=PeConfig(kind=kind, depth_cycles=5, **more))
+    apart, inner = Apart(cfg), multiplier(replace(cfg, pe=replace(cfg.pe, depth_cycles=3)))
+    for component in (apart, inner):
+        Fragment.get(component, None)  # elaborated, or Amaranth warns
+    assert Shape.cast(apart.o.shape()) == Shape.cast(inner.o.shape())
