@@ -10,15 +10,8 @@ from machine.formats import format_named
 from machine.opcodes import Alu, Mode, Opcode
 from machine.program import Edge, Predicate, Space, SymbolKind
 from machine.vector import Mask, ScaleRule, VectorOp
-from mapping.attention_blocks import (
-    STATE,
-    AttentionKernel,
-    Blocks,
-    find_blocks,
-    probability_format,
-    scale_bytes,
-    state_bytes,
-)
+from mapping.attention_blocks import find_blocks, scale_bytes, state_bytes
+from mapping.attention_kernel import STATE, AttentionKernel, Blocks, probability_format
 from mapping.attention_views import Views, array_mask, key_edge, key_loops, vector_mask
 from mapping.builder import Count, Ring, fp32_bits
 from mapping.plan import Plan, Tensor

@@ -1,87 +1,42 @@
-"""What of an attention kernel is on chip at once: its blocks, and the search for them."""
-
-from dataclasses import dataclass
+"""The search for an attention kernel's blocks."""
 
 from machine.formats import format_named
+from mapping.attention_cost import cost_cycles
+from mapping.attention_kernel import STATE, AttentionKernel, Blocks, probability_format
 from mapping.builder import DRAM_ALIGN_BYTES
 from mapping.fit import Unfit, buffer_too_small
-from mapping.plan import Plan, Rows, Tensor
+from mapping.plan import Plan, Tensor
 from mapping.tiling import sizes
 
-__all__ = [
-    "STATE", "AttentionKernel", "Blocks", "find_blocks", "probability_format", "scale_bytes",
-    "state_bytes",
-]
-
-STATE = 2  # of a row (m, l, o...) in front of its output: the largest score, the sum of weights
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionKernel:
-    """out [batch, tokens, heads x head_dim] from q and the cache, both [batch, heads, t, d]."""
-
-    name: str
-    batch: int
-    queries: Rows
-    keys: Rows
-    heads: int  # query heads
-    kv_heads: int
-    head_dim: int
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    out: Tensor  # strides of request, token, element
-    q_scale: Tensor | None = None  # FP32, as q without its last axis; None: floating point
-    k_scale: Tensor | None = None
-    v_scale: Tensor | None = None
-    causal: bool = False
-    window: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """How much of a kernel is on chip at once."""
-
-    heads: int  # key heads
-    unit_heads: int  # of them, those of one array unit
-    queries: int
-    keys: int  # a chunk of K or V
-    length: int  # keys a row of scores is laid out for: all of them, or those of a piece
-    chunks: int  # of `keys`, in a row or a piece
-    pieces: int = 1  # of a row
-
-    @property
-    def level(self) -> int:
-        """The loop level of the chunks."""
-        return 4 if self.pieces == 1 else 5
-
-    def rows(self, group: int) -> int:
-        """Rows of scores of all heads."""
-        return self.heads * group * self.queries
+__all__ = ["find_blocks", "scale_bytes", "state_bytes"]
 
 
 def find_blocks(plan: Plan, k: AttentionKernel) -> Blocks:
-    """Return the blocks that make the fewest steps of those that fit, on the most units."""
-    length = -(-k.keys.most // 16) * 16
-    found: list[tuple[int, int, int, Blocks]] = []
+    """Return the cheapest blocks of those that fit; of equal ones those on the most units.
+
+    Raises `Unfit` where not even one chunk of one query's keys fits.
+    """
+    length, found = -(-k.keys.most // 16) * 16, list[tuple[int, Blocks | None]]()
     for units in range(1, min(plan.arrays, k.kv_heads) + 1):
         unit_heads = 1
         while units * unit_heads <= k.kv_heads:
-            n = _largest(plan, k, units, unit_heads, length)
-            if n is not None:
-                steps = -(-k.kv_heads // n.heads) * -(-k.queries.most // n.queries)
-                found.append((steps, -units, unit_heads, n))
+            found += [(units, n) for n in _whole(plan, k, units, unit_heads, length)]
+            for queries in sizes(k.queries.most, 1):
+                found.append((units, _piece(plan, k, units * unit_heads, unit_heads, queries)))
             unit_heads *= 2
-    if not found:
-        return _find_pieces(plan, k)
-    return min(found, key=lambda item: item[:3])[3]
+    fitting = [(cost_cycles(plan, k, n), n.pieces, -units, n.unit_heads, n)
+               for units, n in found if n is not None]
+    if not fitting:
+        raise _too_long(plan, k)
+    return min(fitting, key=lambda item: item[:4])[4]
 
 
-def _largest(
+def _whole(
     plan: Plan, k: AttentionKernel, units: int, unit_heads: int, length: int
-) -> Blocks | None:
-    """Return the blocks of `units` x `unit_heads` heads, or None where nothing fits.
+) -> list[Blocks]:
+    """Return the blocks of `units` x `unit_heads` heads with whole rows of scores that fit.
 
+    The most queries, and the most that make all blocks full.
     More heads than units make chunks of fewer keys. These must still fill an array's sides, and be
     all keys of a head or enough of them to come from every channel.
     """
@@ -94,8 +49,10 @@ def _largest(
         least = min(length, max(array.rows, array.cols,
                                 DRAM_ALIGN_BYTES // (k.head_dim * _bytes(k.k))))
     if keys < least or queries < 1 or heads % -(-heads // plan.vectors):
-        return None
-    return Blocks(heads, unit_heads, queries, keys, length, -(-k.keys.most // keys))
+        return []
+    full = next(q for q in range(queries, 0, -1) if k.queries.most % q == 0)
+    return [Blocks(heads, unit_heads, q, keys, length, -(-k.keys.most // keys))
+            for q in {queries, full}]
 
 
 def scale_bytes(k: AttentionKernel, n: Blocks) -> int:
@@ -110,24 +67,6 @@ def state_bytes(k: AttentionKernel, n: Blocks) -> int:
 
 def _words(size: int) -> int:
     return -(-size // 64) * 64
-
-
-def _find_pieces(plan: Plan, k: AttentionKernel) -> Blocks:
-    """Return the blocks of pieces of rows that read the cache least often, in the fewest steps."""
-    found: list[tuple[tuple[int, ...], Blocks]] = []
-    for units in range(1, min(plan.arrays, k.kv_heads) + 1):
-        unit_heads = 1
-        while units * unit_heads <= k.kv_heads:
-            for queries in sizes(k.queries.most, 1):
-                n = _piece(plan, k, units * unit_heads, unit_heads, queries)
-                if n is not None:
-                    again = -(-k.queries.most // queries)
-                    steps = -(-k.kv_heads // n.heads) * again * n.pieces * n.chunks
-                    found.append(((again, steps, -units), n))
-            unit_heads *= 2
-    if not found:
-        raise _too_long(plan, k)
-    return min(found, key=lambda item: item[0])[1]
 
 
 def _piece(plan: Plan, k: AttentionKernel, heads: int, unit_heads: int, queries: int
@@ -187,8 +126,3 @@ def _too_long(plan: Plan, k: AttentionKernel) -> Unfit:
 
 def _bytes(tensor: Tensor) -> int:
     return format_named(tensor.symbol.format).bits // 8
-
-
-def probability_format(k: AttentionKernel) -> str:
-    """Return the format of probabilities: codes beside quantised values, else the values'."""
-    return "int8" if k.v_scale is not None else k.v.symbol.format

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from machine.program import UNIT_LEVEL, Edge, Space
-from mapping.attention_blocks import STATE, AttentionKernel, Blocks, probability_format
+from mapping.attention_kernel import STATE, AttentionKernel, Blocks, probability_format
 from mapping.builder import Ring, StreamBuilder
 from mapping.plan import Plan, mask_of
 
@@ -97,7 +97,7 @@ class Views:
     def _rows(self) -> tuple[tuple[int, ...], tuple[Edge | None, ...]]:
         """Sizes and edges of the rows of one key head: one axis where all blocks are full."""
         queries, n = self.k.queries, self.n
-        if queries.entry is None and queries.most % n.queries == 0:
+        if n.one_axis(self.k):
             return (self.group * n.queries,), (None,)
         return (self.group, n.queries), (None, self.plan.edge(self.plan.array, queries,
                                                               (3, n.queries)))

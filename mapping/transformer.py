@@ -12,7 +12,7 @@ from machine.formats import format_named
 from machine.program import Capability, Launch, Program, Symbol, SymbolKind
 from machine.vector import VectorOp
 from mapping.attention import write_attention
-from mapping.attention_blocks import AttentionKernel
+from mapping.attention_kernel import AttentionKernel
 from mapping.builder import ProgramBuilder
 from mapping.fit import DoesNotFit, Unfit, enlarged
 from mapping.formats import Formats
