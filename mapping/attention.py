@@ -6,11 +6,14 @@ leaves its largest score, its sum of weights and its weighted values, (m, l, o),
 what those before it left (arXiv 2205.14135, 2405.10480). Loop levels: `mapping.attention_views`.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 from machine.formats import format_named
 from machine.opcodes import Alu, Mode, Opcode
 from machine.program import Edge, Predicate, Space, SymbolKind
 from machine.vector import Mask, ScaleRule, VectorOp
-from mapping.attention_blocks import find_blocks, scale_bytes, state_bytes
+from mapping.attention_blocks import find_blocks, scale_bytes, state_bytes, sum_bytes
 from mapping.attention_kernel import STATE, AttentionKernel, Blocks, probability_format
 from mapping.attention_views import Views, array_mask, key_edge, key_loops, vector_mask
 from mapping.builder import Count, Ring, fp32_bits
@@ -68,11 +71,16 @@ def _at_once(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
     o.step(plan.vector)
     y = views.vector("y", Space.SCRATCHPAD, o.address_bytes, o.slot(plan.vector),
                      k.out.symbol.format, k.head_dim, None)
-    _scale_sums(plan, k, n, y, waits=(o.take_free(),), signals=(o.give_full(),))
+    _scale_sums(plan, k, n, y, waits=(o.take_free(),),
+                signals=(plan.rings["acc"].give_free(), o.give_full()))
 
 
 def _in_pieces(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
-    """Write a block piece by piece: (m, l, o) so far and the piece's stand in the side slot."""
+    """Write a block piece by piece: scores in one accumulator slot, sums and states in the other.
+
+    The states, (m, l, o) so far and the piece's, lie behind the weighted sums of the slot that
+    the vector units have last been at. They give it back after the merge that reads them.
+    """
     a, p, acc, o, s, x = (plan.rings[name] for name in ("a", "p", "acc", "o", "s", "x"))
     views, coded, vector = Views(plan, k, n), k.q_scale is not None, plan.vector
     _load_queries(plan, k, n)
@@ -84,12 +92,15 @@ def _in_pieces(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
     _load_empty(plan, k, n)
     for ring in (s, o):
         ring.step(vector)
-    vector.wait(s.take_full(), o.take_free())
-    so_far, piece = (views.state(name, s, scale_bytes(k, n) + at)
+    slot = vector.register("state.slot")
+    vector.scalar(Alu.ADD, slot, 0, ra=acc.slot(vector))
+    so_far, piece = (views.state(name, sum_bytes(k, n) + at, slot)
                      for name, at in (("so_far", 0), ("piece", state_bytes(k, n))))
+    plan.compute(VectorOp.COPY, so_far.row, views.nothing(s, scale_bytes(k, n)),
+                 mask=vector_mask(plan, n), waits=(s.take_full(), o.take_free()))
     a.step(plan.array)
     plan.array.wait(a.take_full())
-    with plan.loop(n.pieces, plan.weights, plan.acts, plan.array, vector):
+    with _seen_pieces(plan, k, n):
         if coded:
             x.step(plan.acts)
             plan.acts.wait(x.take_free())
@@ -102,10 +113,10 @@ def _in_pieces(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
         acc.step(vector)
         p.step(vector)
         if coded:
-            _weigh_codes(plan, k, n, scales, state=piece.row, done=(x.give_free(),))
+            _weigh_codes(plan, k, n, scales, state=piece.sums, done=(x.give_free(),))
         else:
             plan.compute(VectorOp.SOFTMAX, views.probabilities(), views.scores(SCORE),
-                         state=piece.row, mask=vector_mask(plan, n), fields=_seen(plan, k, n),
+                         state=piece.sums, mask=vector_mask(plan, n), fields=_seen(plan, k, n),
                          waits=(acc.take_full(), p.take_free()),
                          signals=(acc.give_free(), p.give_full()))
         _weighted_sum(plan, k, n)
@@ -114,9 +125,30 @@ def _in_pieces(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
         y = views.vector("y", Space.SCRATCHPAD, o.address_bytes, o.slot(vector),
                          k.out.symbol.format, k.head_dim, None)
         plan.compute(VectorOp.MERGE, y, piece.row, state=so_far.row, mask=vector_mask(plan, n),
-                     predicate=some)
+                     signals=(acc.give_free(),), predicate=some)
     plan.array.fence(a.give_free())
     vector.fence(o.give_full(), s.give_free())
+
+
+@contextmanager
+def _seen_pieces(plan: Plan, k: AttentionKernel, n: Blocks) -> Iterator[None]:
+    """Open the loop over the pieces of a row, without those that no query of a block sees."""
+    streams = (plan.weights, plan.acts, plan.array, plan.vector)
+    if not k.causal:
+        with plan.loop(n.pieces, *streams):
+            yield
+        return
+    with ExitStack() as stack:
+        for stream in streams:
+            trips = stream.register("pieces")
+            stream.scalar(Alu.INDEX, trips, 3)
+            stream.scalar(Alu.MUL, trips, n.queries, ra=trips)
+            stream.scalar(Alu.ADD, trips, n.queries, ra=trips)
+            stream.scalar(Alu.ADD, trips, stream.launch("position"), ra=trips, register=True)
+            stream.scalar(Alu.CEILDIV, trips, n.length, ra=trips)
+            stream.scalar(Alu.MIN, trips, n.pieces, ra=trips)
+            stack.enter_context(stream.loop(trips, register=True))
+        yield
 
 
 def _load_queries(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
@@ -129,15 +161,12 @@ def _load_queries(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
 
 
 def _load_empty(plan: Plan, k: AttentionKernel, n: Blocks) -> None:
-    """Load the state of no keys to the places of both states: for every row the same."""
+    """Load a row that is the state of no keys, behind the scales of q."""
     s, width = plan.rings["s"], STATE + k.head_dim
     nothing = plan.builder.symbol(f"{k.name}.no_keys", SymbolKind.CONST, (width,), "float32",
                                   transform="empty_state")
-    heads, queries = _query_edges(plan, k, n)
-    shape = (n.heads * (k.heads // k.kv_heads), n.queries, width)
-    for at, signals in ((0, ()), (state_bytes(k, n), (s.give_full(),))):
-        plan.load(plan.acts, f"{k.name}.empty", Tensor(nothing, (0, 0, 1)), s,
-                  scale_bytes(k, n) + at, shape, edges=(heads, queries, None), signals=signals)
+    plan.load(plan.acts, f"{k.name}.empty", Tensor(nothing, (1,)), s, scale_bytes(k, n), (width,),
+              signals=(s.give_full(),))
 
 
 def _query_edges(plan: Plan, k: AttentionKernel, n: Blocks) -> tuple[Edge, Edge]:
@@ -290,8 +319,8 @@ def _scale_sums(plan: Plan, k: AttentionKernel, n: Blocks, y: int, *,
                      views.acc_format, k.head_dim, None)
     scales = [] if k.v_scale is None else [_p_scale(views, trailing=True)]
     plan.compute(VectorOp.MUL if scales else VectorOp.CONVERT, y, x, *scales,
-                 mask=vector_mask(plan, n), waits=(acc.take_full(), *waits),
-                 signals=(acc.give_free(), *signals), predicate=predicate)
+                 mask=vector_mask(plan, n), waits=(acc.take_full(), *waits), signals=signals,
+                 predicate=predicate)
 
 
 def _save(plan: Plan, k: AttentionKernel, n: Blocks) -> None:

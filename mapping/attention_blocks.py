@@ -8,7 +8,7 @@ from mapping.fit import Unfit, buffer_too_small
 from mapping.plan import Plan, Tensor
 from mapping.tiling import sizes
 
-__all__ = ["find_blocks", "scale_bytes", "state_bytes"]
+__all__ = ["candidates", "find_blocks", "scale_bytes", "state_bytes", "sum_bytes"]
 
 
 def find_blocks(plan: Plan, k: AttentionKernel) -> Blocks:
@@ -16,19 +16,24 @@ def find_blocks(plan: Plan, k: AttentionKernel) -> Blocks:
 
     Raises `Unfit` where not even one chunk of one query's keys fits.
     """
-    length, found = -(-k.keys.most // 16) * 16, list[tuple[int, Blocks | None]]()
-    for units in range(1, min(plan.arrays, k.kv_heads) + 1):
-        unit_heads = 1
-        while units * unit_heads <= k.kv_heads:
-            found += [(units, n) for n in _whole(plan, k, units, unit_heads, length)]
-            for queries in sizes(k.queries.most, 1):
-                found.append((units, _piece(plan, k, units * unit_heads, unit_heads, queries)))
-            unit_heads *= 2
-    fitting = [(cost_cycles(plan, k, n), n.pieces, -units, n.unit_heads, n)
-               for units, n in found if n is not None]
+    fitting = [(cost_cycles(plan, k, n), n.pieces, -(n.heads // n.unit_heads), n.unit_heads, n)
+               for n in candidates(plan, k)]
     if not fitting:
         raise _too_long(plan, k)
     return min(fitting, key=lambda item: item[:4])[4]
+
+
+def candidates(plan: Plan, k: AttentionKernel) -> list[Blocks]:
+    """Return blocks that fit, for any number of array units and of heads a unit."""
+    length, found = -(-k.keys.most // 16) * 16, list[Blocks]()
+    for units in range(1, min(plan.arrays, k.kv_heads) + 1):
+        unit_heads = 1
+        while units * unit_heads <= k.kv_heads:
+            found += _whole(plan, k, units, unit_heads, length)
+            for queries in sizes(k.queries.most, 1):
+                found += _pieces(plan, k, units, unit_heads, queries)
+            unit_heads *= 2
+    return found
 
 
 def _whole(
@@ -62,36 +67,49 @@ def scale_bytes(k: AttentionKernel, n: Blocks) -> int:
 
 def state_bytes(k: AttentionKernel, n: Blocks) -> int:
     """Return the bytes of the rows (m, l, o) of a block, whole words."""
-    return _words(n.rows(k.heads // k.kv_heads) * (STATE + k.head_dim) * 4)
+    return _words(n.rows(k.heads // k.kv_heads) * _state_row(k))
+
+
+def sum_bytes(k: AttentionKernel, n: Blocks) -> int:
+    """Return the bytes of a block's weighted sums, whole words."""
+    return _words(n.rows(k.heads // k.kv_heads) * k.head_dim * 4)
+
+
+def _state_row(k: AttentionKernel) -> int:
+    return (STATE + k.head_dim) * 4
 
 
 def _words(size: int) -> int:
     return -(-size // 64) * 64
 
 
-def _piece(plan: Plan, k: AttentionKernel, heads: int, unit_heads: int, queries: int
-           ) -> Blocks | None:
-    """Return the blocks with the longest piece that fits, or None where not one chunk does."""
+def _pieces(plan: Plan, k: AttentionKernel, units: int, unit_heads: int, queries: int
+            ) -> list[Blocks]:
+    """Return the blocks of pieces that fit: the longest, and shorter ones.
+
+    Weighted sums of a piece and both states, so far and of the piece, share an accumulator slot.
+    """
     slots, p_bytes = plan.slots, format_named(probability_format(k)).bits // 8
+    heads = units * unit_heads
     keys = slots.weights // (heads * k.head_dim * _bytes(k.k)) // 16 * 16
     n = Blocks(heads, unit_heads, queries, keys, keys, 1)
     rows = n.rows(k.heads // k.kv_heads)
     held = (rows * k.head_dim * _bytes(k.q) <= slots.activations
             and rows * k.head_dim * _bytes(k.out) <= slots.outputs
-            and scale_bytes(k, n) + 2 * state_bytes(k, n) <= slots.side
-            and rows * k.head_dim * 4 <= slots.accumulator)
+            and scale_bytes(k, n) + _words(_state_row(k)) <= slots.side
+            and sum_bytes(k, n) + 2 * state_bytes(k, n) <= slots.accumulator)
     if keys < 16 or not held or heads % -(-heads // plan.vectors):
-        return None
+        return []
     most = min(slots.accumulator // (rows * 4), (slots.probabilities - 64 - 4 * rows) // (
         rows * p_bytes))
     if k.k_scale is not None:
         most = min(most, slots.rows // (2 * heads * 4))
     keys = min(keys, most // 16 * 16)
     if keys < 16:
-        return None
-    chunks = most // keys
-    pieces = -(-k.keys.most // (chunks * keys))
-    return Blocks(heads, unit_heads, queries, keys, chunks * keys, chunks, pieces)
+        return []
+    return [Blocks(heads, unit_heads, queries, keys, chunks * keys, chunks,
+                   -(-k.keys.most // (chunks * keys)))
+            for chunks in sizes(most // keys, 1)]
 
 
 def _needs(
@@ -117,7 +135,7 @@ def _too_long(plan: Plan, k: AttentionKernel) -> Unfit:
     demands = {name: (fixed + row, bound)
                for name, (fixed, row, bound) in _needs(plan, k, 1, n.keys).items()}
     demands["keys"] = (n.keys * k.head_dim * _bytes(k.k), plan.slots.weights)
-    demands["state"] = (scale_bytes(k, n) + 2 * state_bytes(k, n), plan.slots.side)
+    demands["accumulator"] = (sum_bytes(k, n) + 2 * state_bytes(k, n), plan.slots.accumulator)
     region, (demand, bound) = max(demands.items(), key=lambda item: item[1][0] / item[1][1])
     buffer = "accumulator" if region == "accumulator" else "scratchpad"
     return buffer_too_small(f"{k.name}, a piece of one row of scores ({region})", plan.machine,

@@ -16,8 +16,8 @@ def cost_cycles(plan: Plan, k: AttentionKernel, n: Blocks) -> int:
     choosing: the simulator says what it really takes.
     """
     step = max(_array(plan, k, n) + _vector(plan, k, n), _memory(plan, k, n))
-    blocks = -(-k.kv_heads // n.heads) * -(-k.queries.most // n.queries)
-    return blocks * n.pieces * step
+    pieces = sum(n.trips(k, block) for block in range(-(-k.queries.most // n.queries)))
+    return -(-k.kv_heads // n.heads) * pieces * step
 
 
 def _array(plan: Plan, k: AttentionKernel, n: Blocks) -> int:

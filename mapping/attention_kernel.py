@@ -52,6 +52,11 @@ class Blocks:
         """Rows of scores of all heads."""
         return self.heads * group * self.queries
 
+    def trips(self, k: AttentionKernel, block: int) -> int:
+        """Return the pieces that a block of queries sees, if all keys and queries are there."""
+        last = k.keys.most - k.queries.most + (block + 1) * self.queries
+        return min(self.pieces, -(-last // self.length)) if k.causal else self.pieces
+
     def one_axis(self, k: AttentionKernel) -> bool:
         """Return whether the rows of a key head's queries lie in one axis: all blocks are full."""
         return k.queries.entry is None and k.queries.most % self.queries == 0

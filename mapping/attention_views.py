@@ -28,9 +28,10 @@ def key_loops(n: Blocks, step: int) -> tuple[tuple[int, int], ...]:
 
 
 class State(NamedTuple):
-    """Operands of rows (m, l, o...), and of their o alone."""
+    """Operands of rows (m, l, o...), of their (m, l) and of their o alone."""
 
     row: int
+    sums: int
     values: int
 
 
@@ -127,21 +128,30 @@ class Views:
                            probability_format(self.k), self.n.length,
                            key_edge(self.plan, vector, self.k, self.n, chunk=False))
 
-    def state(self, name: str, ring: Ring, place: int) -> State:
-        """Return FP32 rows (m, l, o) of `ring`'s slot, whole and o alone."""
+    def state(self, name: str, place: int, base: int) -> State:
+        """Return FP32 rows (m, l, o) of the accumulator, `place` bytes behind `base`."""
         plan, n, width = self.plan, self.n, STATE + self.k.head_dim
         mine = -(-n.heads // plan.vectors)
         head = self.group * n.queries * width
 
-        def tile(part: str, first: int) -> int:
+        def tile(part: str, first: int, end: int) -> int:
             return plan.builder.operand(
-                f"{self.k.name}.{name}{part}", Space.SCRATCHPAD,
-                ring.address_bytes + place + 4 * first,
-                (mine, self.group, n.queries, width - first), "float32",
-                strides=(head, n.queries * width, width, 1), base=ring.slot(plan.vector),
+                f"{self.k.name}.{name}{part}", Space.ACCUMULATOR,
+                plan.rings["acc"].address_bytes + place + 4 * first,
+                (mine, self.group, n.queries, end - first), "float32",
+                strides=(head, n.queries * width, width, 1), base=base,
                 loops=((UNIT_LEVEL, mine * head),), edges=(*self._leading(), None))
 
-        return State(tile("", 0), tile(".o", STATE))
+        return State(tile("", 0, width), tile(".ml", 0, STATE), tile(".o", STATE, width))
+
+    def nothing(self, ring: Ring, place: int) -> int:
+        """Return one row of a slot as the (m, l, o) of every row of a block."""
+        plan, n, width = self.plan, self.n, STATE + self.k.head_dim
+        mine = -(-n.heads // plan.vectors)
+        return plan.builder.operand(
+            f"{self.k.name}.nothing", Space.SCRATCHPAD, ring.address_bytes + place,
+            (mine, self.group, n.queries, width), "float32", strides=(0, 0, 0, 1),
+            base=ring.slot(plan.vector), edges=(*self._leading(), None))
 
     def scale(self, name: str, address: int, base: int | None, *, row: int = 1,
               trailing: bool = False) -> int:

@@ -69,9 +69,12 @@ class StreamBuilder:
         return self._registers[name]
 
     @contextmanager
-    def loop(self, count: int) -> Iterator[int]:
-        """Repeat what is written inside `count` times; yields the loop's level."""
-        self._put(Opcode.LOOP, {"count": count})
+    def loop(self, count: int, *, register: bool = False) -> Iterator[int]:
+        """Repeat what is written inside `count` times; yields the loop's level.
+
+        `count` is the number of a register that holds the count if `register` is set.
+        """
+        self._put(Opcode.LOOP, {"count": count, "count_is_register": register})
         self._depth += 1
         yield self._depth - 1
         self._depth -= 1

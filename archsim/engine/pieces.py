@@ -16,10 +16,13 @@ class Piece(NamedTuple):
 
 
 def _merged(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-    """Return the elements of a contiguous run, and the (size, stride) of the axes outside it."""
+    """Return the elements of a contiguous run, and the (size, stride) of the axes outside it.
+
+    An axis of stride 0 is outside all others: its run is read again for each position.
+    """
     axes = [(size, stride) for size, stride in zip(shape, strides, strict=True) if size != 1]
     run = 1
-    axes.sort(key=lambda axis: abs(axis[1]), reverse=True)
+    axes.sort(key=lambda axis: (axis[1] == 0, abs(axis[1])), reverse=True)
     while axes and axes[-1][1] == run:
         run *= axes.pop()[0]
     outer: list[tuple[int, int]] = []

@@ -48,6 +48,11 @@ def test_half_byte_elements_are_packed():
     assert runs((3, 33), (64, 1), 4) == (3, 17)
 
 
+def test_a_row_that_is_read_again_stays_one_run():
+    assert pieces((4, 16), (0, 1), 8) == (Piece(0, 16, 4, 0),)
+    assert runs((4, 2, 16), (0, 71, 1), 8) == (8, 16)
+
+
 def test_an_empty_tile_has_no_piece():
     assert pieces((0, 16), (16, 1), 8) == ()
     assert runs((3, 0), (16, 1), 8) == (0, 0)

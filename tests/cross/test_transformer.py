@@ -15,7 +15,7 @@ from machine.control import Cursor, units
 from machine.formats import format_named
 from machine.load import read_machine
 from machine.opcodes import Opcode
-from machine.program import SymbolKind
+from machine.program import QueueKind, SymbolKind
 from machine.vector import VectorOp
 from machine.verify import verify
 from mapping.families import model_of
@@ -242,19 +242,25 @@ def test_one_decode_program_serves_growing_caches(name, formats):
 SHORT_ROWS = ("accumulator.bytes=1024",)  # scores of few keys: rows are cut into pieces
 
 
-def pieces_of(mapped):
-    """How often a row of scores is cut: the merges of one block of queries."""
-    ops, loops = mapped.program.ops, []
-    for stream in mapped.program.streams:
-        for instruction in stream.instructions:
-            if instruction.opcode == Opcode.LOOP:
-                loops.append(instruction.fields["count"])
-            elif instruction.opcode == Opcode.END:
-                loops.pop()
-            elif (instruction.fields.get("vop") == VectorOp.MERGE
-                  and ops[instruction.op_id] == "attention"):
-                return loops[4]
-    return 1
+def merges(mapped, launch):
+    """Scores [heads, group, queries, keys of a piece] of every merge, by block of queries."""
+    found, scores = {}, None
+    stream = next(s for s in mapped.program.streams if s.queue.kind is QueueKind.VECTOR)
+    cursor = Cursor(mapped.program, stream, launch.values)
+    while (step := cursor.next_step()) is not None:
+        if mapped.program.ops[step.instruction.op_id] != "attention":
+            continue
+        vop = step.instruction.fields.get("vop")
+        if vop == VectorOp.SOFTMAX:
+            scores = mapped.program.operands[step.instruction.operands["x"]].shape
+        elif vop == VectorOp.MERGE:
+            found.setdefault(step.indices[:4], []).append(scores)
+    return found
+
+
+def pieces_of(mapped, launch):
+    """The most pieces that a row of scores is cut into; 1 where none is merged."""
+    return max((len(block) for block in merges(mapped, launch).values()), default=1)
 
 
 @pytest.mark.parametrize("formats", [FP16, CODED])
@@ -264,12 +270,25 @@ def test_rows_of_scores_in_pieces_give_the_logits_of_the_model(name, formats):
     given, batch, tokens = random_parameters(model), 1, 135
     ids = np.random.default_rng(6).integers(0, model.vocab, (batch, tokens))
     mapped = mapped_on(model, prefill(batch, tokens), machine, formats)
-    assert pieces_of(mapped) > 1
     launch = mapped.launch(tuple(ids.reshape(-1).tolist()))
+    assert pieces_of(mapped, launch) > 1
     faultless(mapped, launch, machine)
     found = execute(mapped.program, program_tensors(mapped, given), launch)
     want = np.stack([logits(model, given, row) for row in ids])
     assert_close(model, formats, found.tensors["logits"], want)
+
+
+def test_a_piece_that_no_query_of_a_block_sees_is_left_out():
+    model, machine, tokens = toy("llama", max_position_embeddings=200), "tiny", 135
+    mapped = mapped_on(model, prefill(1, tokens), read_machine(machine, SHORT_ROWS), CODED)
+    blocks = merges(mapped, mapped.launch())
+    seen = {}
+    for (_, _, _, block), scores in blocks.items():
+        _, _, queries, keys = scores[0]
+        last = min(tokens, (block + 1) * queries)
+        assert len(scores) == -(-last // keys)
+        seen[len(scores)] = True
+    assert len(seen) > 1, "every block has all pieces: nothing is left out"
 
 
 @pytest.mark.parametrize("formats", [FP16, CODED])
@@ -279,7 +298,7 @@ def test_a_growing_cache_fills_one_piece_after_another(name, formats):
     model, machine = toy(name), read_machine("tiny", SHORT_ROWS)
     given, room = random_parameters(model), 100
     mapped = mapped_on(model, decode(1, room), machine, formats)
-    assert pieces_of(mapped) > 1
+    assert pieces_of(mapped, mapped.launch((0,), position=room - 1)) > 1
     ids = np.random.default_rng(7).integers(0, model.vocab, room - 1)
     tensors, memory = program_tensors(mapped, given), None
     for step in range(room - 1):
