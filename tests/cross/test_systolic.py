@@ -43,6 +43,8 @@ LONGEST = [
     Tile(dataflow="ws", m=MAX_LENGTH, k=2),
     Tile(dataflow="os", m=1, k=0xA5A6),
     Tile(dataflow="ws", m=0x5A5B, k=1),
+    *(Tile(dataflow="os", m=1, k=(1 << bit) + 1) for bit in range(16)),  # each bit of k_last alone
+    *(Tile(dataflow="ws", m=(1 << bit) + 1, k=1) for bit in range(16)),
 ]
 
 
