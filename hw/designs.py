@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from hw.activity import Count, Every, Pulse, Stimulus
 from hw.lut import Lut, TableRegister, unit_of
 from hw.pe import CONTROL, Element
-from hw.systolic import Column, Systolic
+from hw.systolic import Systolic, array_parts
 from machine.lut import LutConfig
 from machine.systolic import SystolicConfig
 
@@ -33,9 +33,7 @@ class Design:
 
 
 def _systolic(cfg: SystolicConfig) -> Parts:
-    return [("systolic_element", Element(cfg)),
-            ("systolic_column", Column(cfg, library="systolic")),
-            ("systolic", Systolic(cfg, library="systolic"))]
+    return [*array_parts(cfg, "systolic"), ("systolic", Systolic(cfg, library="systolic"))]
 
 
 def _pe_at_work(cfg: SystolicConfig) -> Stimulus | None:

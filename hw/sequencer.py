@@ -216,15 +216,16 @@ class Runner(wiring.Component):
         command = Signal(COMMAND)
         is_os = _is_os(self.cfg, command)
 
-        # A beat enters unless its sums would meet those of a tile in front. Whether it is the first
-        # and the last of its tile is known before: comparing takes half a cycle.
+        # A beat enters unless its sums would meet those of a tile in front. First and last of a
+        # tile are known before: comparing takes half a cycle. Short paths decide on ws twice.
         first, last, ready, fire, end = Signal(), Signal(), Signal(), Signal(), Signal()
+        taken = self.acts_valid & ~pace.wait & ~self.busy if self.cfg.short_paths else fire
         m.d.comb += [
             ready.eq(self.step & valid & ~pace.wait & (~self.busy | (is_os & ~last))),
             self.acts_ready.eq(ready & (~is_os | self.weights_valid)),
             self.weights_ready.eq(ready & is_os & self.acts_valid),
             fire.eq(self.acts_ready & self.acts_valid),
-            self.open.eq(~valid | (~is_os & (~first | fire))),
+            self.open.eq(~valid | (~is_os & (~first | taken))),
             self.free.eq(~valid | end),
         ]
         with m.If(fire):

@@ -8,48 +8,22 @@ All waves (activations, weights, weight exchange, sums) run at one row and one c
 things that enter in order never meet inside: the sequencer's rules at the entry are the only ones.
 """
 
-from amaranth.hdl import (
-    Cat,
-    ClockSignal,
-    Const,
-    Elaboratable,
-    Instance,
-    Module,
-    Mux,
-    ResetSignal,
-    Signal,
-    Value,
-)
+from collections.abc import Mapping
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.library import part
 from hw.pe import CONTROL_BITS, Element
 from hw.pe_kinds import adder
 from hw.sequencer import Sequencer, slot_layout
 from hw.skew import Edge, Skew
+from hw.step import STEPPED, QueueLanes, SkewLanes, Step, Steps, SumQueue
 from hw.stream import PairQueue
 from machine.systolic import COMMAND_BITS, SystolicConfig
 
-__all__ = ["Collector", "Column", "Grid", "Systolic"]
-
-
-def _body(
-    component: type[Element] | type["Column"], cfg: SystolicConfig, library: str | None
-) -> tuple[wiring.PureInterface, Elaboratable]:
-    """Return ports and elaboratable of a `component` of `cfg`.
-
-    Without `library` they are the component itself; with it, an instance of the Verilog module
-    ``<library>_<component>``, so that equal parts are emitted once.
-    """
-    if library is None:
-        expanded = component(cfg)
-        return expanded, expanded
-    ports = component.ports(cfg).create()
-    wires = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
-    for path, member, value in ports.signature.flatten(ports):
-        side = "i" if member.flow is In else "o"
-        wires[f"{side}_{'__'.join(path)}"] = value
-    return ports, Instance(f"{library}_{component.__name__.lower()}", **wires)
+__all__ = ["Collector", "Column", "Grid", "Systolic", "array_parts"]
 
 
 class Column(wiring.Component):
@@ -58,7 +32,8 @@ class Column(wiring.Component):
     Members
     -------
     en : In(1)
-        Step: registers change only in a cycle with ``en``.
+        Step: registers change only in a cycle with ``en``, or if ``cfg.short_paths`` in the cycle
+        behind it.
     controls : In(rows * 6)
         `CONTROL` of each row; row r lies at bit ``6 * r``.
     acts : In(rows * act_port_bits)
@@ -96,9 +71,14 @@ class Column(wiring.Component):
         cfg = self.cfg
         weight, total = self.weight, Const(0, cfg.acc_bits)
         for row in range(cfg.rows):
-            pe, m.submodules[f"pe_{row}"] = _body(Element, cfg, self.library)
+            pe, m.submodules[f"pe_{row}"] = part(Element, cfg, self.library)
+            en = self.en
+            if cfg.short_paths:
+                copy, m.submodules[f"step_{row}"] = part(Step, cfg, self.library)
+                m.d.comb += copy.coming.eq(self.en)
+                en = copy.step
             m.d.comb += [
-                pe.en.eq(self.en),
+                pe.en.eq(en),
                 pe.control.eq(self.controls.word_select(row, CONTROL_BITS)),
                 pe.act.eq(self.acts.word_select(row, cfg.act_port_bits)),
                 pe.weight.eq(weight),
@@ -119,7 +99,8 @@ class Grid(wiring.Component):
     Members
     -------
     en : In(1)
-        Step: registers change only in a cycle with ``en``.
+        Step: registers change only in a cycle with ``en``, or if ``cfg.short_paths`` in the cycle
+        behind it.
     controls : In(rows * 6)
         `CONTROL` of each row of column 0; row r lies at bit ``6 * r``.
     acts : In(rows * act_port_bits)
@@ -147,7 +128,7 @@ class Grid(wiring.Component):
         controls = self.controls
         acts = Cat(self.acts.word_select(e, cfg.act_port_bits) for e in reversed(range(cfg.rows)))
         for col in range(cfg.cols):
-            column, m.submodules[f"column_{col}"] = _body(Column, cfg, self.library)
+            column, m.submodules[f"column_{col}"] = part(Column, cfg, self.library)
             m.d.comb += [
                 column.en.eq(self.en),
                 column.controls.eq(controls),
@@ -263,8 +244,9 @@ class Systolic(wiring.Component):
     cfg : SystolicConfig
         Sizes.
     library : str or None
-        If given, columns and elements are instances of the Verilog modules ``<library>_column``
-        and ``<library>_element``; otherwise they are part of the design, as a simulator needs.
+        If given, columns, elements and what has a step of its own are instances of the Verilog
+        modules ``<library>_column``, ``_element``, ``_step`` and ``_sumqueue``; otherwise they are
+        part of the design, as a simulator needs.
 
     Members
     -------
@@ -294,16 +276,16 @@ class Systolic(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cfg = self.cfg
+        cfg, short, library = self.cfg, self.cfg.short_paths, self.library
 
         # The array steps while the output queue has room.
-        m.submodules.queue = queue = PairQueue(cfg.sum_beat_bits)
-        step = queue.i.ready
-
+        m.submodules.queue = queue = (
+            QueueLanes(cfg, library) if short else PairQueue(cfg.sum_beat_bits))
         m.submodules.sequencer = sequencer = Sequencer(cfg)
         wiring.connect(m, wiring.flipped(self.i_commands), sequencer.i_commands)
+        step = self._steps(m, queue, sequencer)
         m.d.comb += [
-            sequencer.step.eq(step),
+            sequencer.step.eq(step["sequencer"]),
             sequencer.acts_valid.eq(self.i_acts.valid),
             self.i_acts.ready.eq(sequencer.acts_ready),
             sequencer.weights_valid.eq(self.i_weights.valid),
@@ -315,31 +297,52 @@ class Systolic(wiring.Component):
         m.submodules.edge = edge = Edge(cfg)
         m.submodules.acts = acts = Skew(cfg.act_port_bits, tuple(reversed(range(cfg.rows))))
         m.submodules.weights = weights = Skew(cfg.weight_bits, tuple(range(cfg.cols)))
-        with m.If(step):
+        with m.If(step["inputs"]):
             m.d.sync += edge.control.eq(sequencer.control)
             m.d.sync += edge.hops.eq(sequencer.hops)
             m.d.sync += acts.i.eq(_counted(cfg, self.i_acts.payload, sequencer.used))
             m.d.sync += weights.i.eq(self.i_weights.payload)
 
         # The grid, and its sums straightened.
-        m.submodules.grid = grid = Grid(cfg, self.library)
-        m.submodules.sums = sums = Skew(cfg.acc_bits, tuple(reversed(range(cfg.cols))))
+        m.submodules.grid = grid = Grid(cfg, library)
+        m.submodules.sums = sums = SkewLanes(cfg, library) if short else Skew(
+            cfg.acc_bits, tuple(reversed(range(cfg.cols))))
         m.d.comb += [
-            grid.en.eq(step),
-            grid.controls.eq(edge.controls),
-            grid.acts.eq(acts.o),
-            grid.weights.eq(weights.o),
-            sums.i.eq(grid.sums),
+            grid.en.eq(step["grid"]), grid.controls.eq(edge.controls),
+            grid.acts.eq(acts.o), grid.weights.eq(weights.o), sums.i.eq(grid.sums),
         ]
 
         # Accumulate and send.
         m.submodules.collector = collector = Collector(cfg)
         m.d.comb += [
-            collector.slot.eq(sequencer.slot),
-            collector.sums.eq(sums.o),
-            queue.i.valid.eq(collector.o_valid),
-            queue.i.payload.eq(collector.o_payload),
+            collector.slot.eq(sequencer.slot), collector.sums.eq(sums.o),
+            queue.i.valid.eq(collector.o_valid), queue.i.payload.eq(collector.o_payload),
         ]
-        m.d.comb += [part.step.eq(step) for part in (edge, acts, weights, sums, collector)]
+        m.d.comb += [
+            edge.step.eq(step["edge"]), acts.step.eq(step["acts"]),
+            weights.step.eq(step["weights"]), sums.step.eq(step["sums"]),
+            collector.step.eq(step["collector"]),
+        ]
         wiring.connect(m, queue.o, wiring.flipped(self.o_sums))
         return m
+
+    def _steps(
+        self, m: Module, queue: QueueLanes | PairQueue, sequencer: Sequencer
+    ) -> Mapping[str, Value]:
+        """Return the step of each part; of grid and sums the next one, if paths are short."""
+        if not self.cfg.short_paths:
+            return dict.fromkeys((*STEPPED, "grid", "sums"), queue.i.ready)
+        m.submodules.steps = steps = Steps(self.cfg, self.library)
+        m.d.comb += [
+            steps.slot.eq(sequencer.slot),
+            steps.free.eq(queue.o.ready | ~queue.o.valid),
+        ]
+        own = {name: steps.steps[name] for name in STEPPED}
+        return {**own, "grid": steps.coming, "sums": steps.coming}
+
+
+def array_parts(cfg: SystolicConfig, library: str) -> list[tuple[str, wiring.Component]]:
+    """Return the modules that a ``Systolic(cfg, library)`` instantiates, by name."""
+    types = [Element, Step, SumQueue] if cfg.short_paths else [Element]
+    parts = [(f"{library}_{kind.__name__.lower()}", kind(cfg)) for kind in types]
+    return [*parts, (f"{library}_column", Column(cfg, library))]

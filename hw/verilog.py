@@ -14,9 +14,8 @@ from amaranth.lib import wiring
 
 from hw.axi import REGISTERS, SystolicAxi
 from hw.lut import Lut, unit_of
-from hw.pe import Element
 from hw.qoq import QoqSystolic
-from hw.systolic import Column, Systolic
+from hw.systolic import Systolic, array_parts
 from hw.vector import Vector
 from hw.vector_lane import Lane
 from machine.errors import must_be, unknown
@@ -122,7 +121,7 @@ def emit_systolic(
             for field, low, width in COMMAND_FIELDS
         ],
     }
-    parts = [(f"{name}_element", Element(cfg)), (f"{name}_column", Column(cfg, library=name))]
+    parts = array_parts(cfg, name)
     if wrap is None:
         top = (QoqSystolic if decoded else Systolic)(cfg, library=name)
         return emit(top, name, directory, parts=parts, facts=facts)

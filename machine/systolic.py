@@ -74,6 +74,7 @@ class SystolicConfig:
     acc_rows: int = 512  # rows of sums kept for accumulation over k tiles; 0: no such memory
     dataflows: tuple[Dataflow, ...] = ("os", "ws")  # what a command may select
     pe: PeConfig = Field(default_factory=PeConfig)
+    short_paths: bool = False  # registers doubled beside what they enable; no cycle more or less
     clock: str = "core"  # clock domain
     fidelity: Fidelity = "rtl"  # timing option, one of `FIDELITIES`
 

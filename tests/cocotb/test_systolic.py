@@ -17,6 +17,7 @@ CONFIGS = [
     SystolicConfig(rows=3, cols=2, acc_rows=4, w_bits=4, pe=PeConfig(kind="bit_serial")),
     SystolicConfig(rows=2, cols=3, acc_rows=4, a_bits=2, w_bits=2,
                    pe=PeConfig(kind="bipolar", k_lanes=4)),
+    SystolicConfig(rows=2, cols=2, acc_rows=4, short_paths=True, pe=PeConfig(depth_cycles=3)),
 ]
 
 

@@ -32,6 +32,7 @@ CONFIGS = [
     SystolicConfig(rows=6, cols=3, acc_rows=7, dataflows=("os",), pe=DEEP),
     SystolicConfig(rows=3, cols=4, acc_rows=0, a_bits=16, w_bits=16, acc_bits=64),
     SystolicConfig(rows=8, cols=8, acc_rows=20),
+    SystolicConfig(rows=4, cols=3, acc_rows=9, short_paths=True, pe=PeConfig(depth_cycles=5)),
 ]
 LARGE = SystolicConfig(rows=12, cols=10, acc_rows=50, pe=DEEP)
 MATMULS = 100  # random matmuls on each configuration

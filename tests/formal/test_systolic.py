@@ -8,12 +8,17 @@ in between.
   of the last tile and so many cycles of waits, anywhere. Data are free, or fixed where too many.
 - Mode `prove`, by property-directed reachability: any number of cycles, fixed data.
 - Mode `prove`, by induction over 2 cycles: what is offered is kept while it waits, whatever enters.
+- Mode `prove`, equal registers merged first: an array of short paths beside one without, whatever
+  enters, resets among it.
 """
 
 import random
+from dataclasses import replace
 
 import pytest
-from amaranth.hdl import Cat, Const, Signal, Value
+from amaranth.hdl import Assert, Cat, Const, Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
 
 from archsim.systolic import transfers
 from hw.formal import prove
@@ -127,11 +132,61 @@ def test_offered_sums_are_kept_while_they_wait():
     assert verdict.status == "pass", verdict.reason
 
 
+class SameOutputs(wiring.Component):
+    """Two arrays side by side, anything at the inputs of both; asserts that their outputs agree."""
+
+    def __init__(self, one: Systolic, other: Systolic):
+        self.one, self.other = one, other
+        super().__init__(one.signature)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.one, m.submodules.other = self.one, self.other
+        for name, member in self.one.signature.members.items():
+            outer, one, other = (getattr(ports, name) for ports in (self, self.one, self.other))
+            if member.flow is In:
+                m.d.comb += [inner.valid.eq(outer.valid) for inner in (one, other)]
+                m.d.comb += [inner.payload.eq(outer.payload) for inner in (one, other)]
+                m.d.comb += [outer.ready.eq(one.ready), Assert(one.ready == other.ready)]
+            else:
+                m.d.comb += [inner.ready.eq(outer.ready) for inner in (one, other)]
+                m.d.comb += [outer.valid.eq(one.valid), outer.payload.eq(one.payload)]
+                m.d.comb += Assert((one.valid == other.valid) & (one.payload == other.payload))
+        return m
+
+
+@pytest.mark.parametrize("cfg", [
+    pytest.param(config(1, 1), id="1x1"),
+    pytest.param(config(2, 2, 3), id="2x2", marks=pytest.mark.slow),
+])
+def test_short_paths_change_no_output_in_any_cycle(cfg):
+    same = SameOutputs(Systolic(cfg), Systolic(replace(cfg, short_paths=True)))
+    verdict = prove(same, engine="abc scorr; pdr")
+    assert verdict.status == "pass", verdict.reason
+
+
+BROKEN_STEPS = [
+    ('own"] & ~line.o', 'own"] | ~line.o'),
+    ("self.free | (", "self.free & ("),
+    ("latency_cycles - 2,", "latency_cycles - 3,"),
+    ("Out(1, init=1)", "Out(1)"),
+]
+
+
+@pytest.mark.parametrize("old, new", BROKEN_STEPS, ids=["or", "and", "a step early", "reset"])
+def test_broken_copies_of_the_step_are_seen(edited, monkeypatch, old, new):
+    broken = edited("hw.step", old, new)
+    for name in ("Step", "Steps"):
+        monkeypatch.setattr(f"hw.systolic.{name}", getattr(broken, name))
+    cfg = config(1, 1)
+    same = SameOutputs(Systolic(cfg), Systolic(replace(cfg, short_paths=True)))
+    assert prove(same, mode="bmc", depth=14, engine="abc bmc3").status == "fail"
+
+
 BROKEN = [
-    ("hw.systolic", "part.step.eq(step) for part in (edge, acts, weights, sums, collector)",
-     "part.step.eq(1) for part in (edge, acts, weights, sums, collector)"),
+    ("hw.systolic", 'collector.step.eq(step["collector"])', "collector.step.eq(1)"),
     ("hw.systolic", "m.d.comb += write.addr.eq(slot.row)", "m.d.comb += write.addr.eq(0)"),
-    ("hw.systolic", "step = queue.i.ready", "step = 1"),
+    ("hw.systolic", '"sums"), queue.i.ready)', '"sums"), Const(1))'),
     ("hw.systolic", "Mux(slot.accumulate, total.o", "Mux(slot.emit, total.o"),
 ]
 

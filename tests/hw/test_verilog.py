@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -25,6 +26,21 @@ def test_the_element_is_emitted_once_and_instantiated(tmp_path):
     assert len(re.findall(r"^module systolic_element\(", text, re.MULTILINE)) == 1
     assert len(re.findall(r"^  systolic_element ", text, re.MULTILINE)) == CFG.rows
     assert len(re.findall(r"^  systolic_column ", text, re.MULTILINE)) == CFG.cols
+
+
+def test_short_paths_have_a_register_of_the_step_for_each_part(tmp_path):
+    cfg = dataclasses.replace(CFG, short_paths=True)
+    text = emit_systolic(cfg, tmp_path)[0].read_text()
+    counts = Counter()
+    for module in re.split("^module ", text, flags=re.M):
+        name = re.match(r"[\\\w.]*", module)[0]
+        counts[name] += len(re.findall("^  systolic_step ", module, re.M))
+    # A row of elements, a column of sums, and sequencer, input registers, edge, two skews and
+    # collector beside what decides.
+    assert +counts == {
+        "systolic_column": cfg.rows, r"\systolic.sums": cfg.cols, r"\systolic.steps": 7}
+    assert len(re.findall(r"^  systolic_sumqueue ", text, re.MULTILINE)) == cfg.cols
+    assert "systolic_step" not in emit_systolic(CFG, tmp_path)[0].read_text()
 
 
 EMIT = """
