@@ -5,6 +5,8 @@ A few arrays are compiled into one model and run side by side, each on tiles and
 own.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from amaranth.back import rtlil
@@ -55,6 +57,7 @@ ARRAYS = [
     array(2, 2, dataflows=OS, add_cycles=3, k_lanes=2),
     array(2, 1, "bit_serial", 4, 2, dataflows=OS, add_cycles=4, partial_sums=2, depth_cycles=5),
     array(3, 2, depth_cycles=5),
+    replace(array(3, 2, "bit_serial", 8, 3), short_paths=True),
 ]
 
 
