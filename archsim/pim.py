@@ -4,18 +4,19 @@ The order of service is NeuPIMs' (arXiv 2403.00579): refresh, then the head of t
 the host between them while time is left before refresh. docs/timing.md has the rules.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from archsim.pim_device import PimDevice
+from archsim.pim_host import HOST_CLASSES, HostRequest, host_reason
 from archsim.pim_trace import PimCommand
 from machine.config import require
 from machine.dram import DramConfig
 from machine.pim import PIM_COMMANDS, PimConfig
 from machine.pim_macros import PimOp, gwrite_cycles, header_cycles
 
-__all__ = ["CLASSES", "HostRequest", "PimChannel", "PimRun"]
+__all__ = ["CLASSES", "HOST_CLASSES", "NEVER", "HostRequest", "PimChannel", "PimRun"]
 
 NEVER = 1 << 60
 # What a cycle of the channel's units was for; the first that holds counts.
@@ -31,16 +32,6 @@ CLASSES = (
     "idle",  # no command waits
 )
 _CAUSES = {"REF": "refresh", "host": "row_conflict", "RD": "turnaround", "WR": "turnaround"}
-
-
-class HostRequest(NamedTuple):
-    """A burst the host asks for, offered from `cycle`; `bank` is flat, `column` counts bursts."""
-
-    cycle: int
-    write: bool
-    bank: int
-    row: int
-    column: int
 
 
 @dataclass(slots=True)
@@ -74,70 +65,158 @@ class _State:
 
 
 class PimChannel:
-    """A channel of `dram` with `pim`, one run at a time.
+    """A channel of `dram` with `pim`; time passes when it is advanced. One command a cycle.
 
-    One command a cycle. ``run`` returns when all entries and requests are served, and
-    ``run(until=...)`` at that cycle. Raises ``ValueError`` for a tile that cannot end between two
-    refreshes.
+    Entries of the PIM queue (``offer``) and bursts of the host (``ask``) may be added as long as
+    they are not in the past; what it does before them does not depend on them. Requests come by
+    `ports`: one enters a cycle if one of ``host_entries`` is free, ports in turn, those of a port
+    in their order.
     """
 
-    def __init__(self, dram: DramConfig, pim: PimConfig) -> None:
+    def __init__(self, dram: DramConfig, pim: PimConfig, *, ports: int = 1) -> None:
         self.dram, self.pim = dram, pim
         self.device = PimDevice(dram, pim)
+        self.now = 0
+        self.classes = dict.fromkeys(CLASSES, 0)  # of the units' cycles up to now
+        self.host_classes = dict.fromkeys(HOST_CLASSES, 0)  # of the host's data bus
+        self.ops: list[PimOp] = []
+        self.op_cycles: list[int] = []  # from when each entry is offered; NEVER: not yet known
+        self.ops_done: list[int] = []  # cycle of the command that ended each entry
+        self.requests: list[HostRequest] = []
+        self.host_done: list[int] = []  # cycle of each request's RD or WR, -1 before
         self._x = _State(due=[dram.first_refresh_cycle(r) if dram.refresh != "off" else NEVER
                               for r in range(dram.ranks)])
         self._groups = dram.ranks * dram.bank_groups
+        self._waiting: list[deque[int]] = [deque() for _ in range(ports)]
+        self._turn = ports - 1  # the port that came last
+        self._window: list[int] = []
+        self._ends = (0, 0, 0)  # of dot products, drain and GWRITE
+        self._host_end = 0  # of the last burst, seen from its command
 
     def run(self, ops: Sequence[PimOp], requests: Sequence[HostRequest] = (), *,
             op_cycles: Sequence[int] = (), until: int | None = None) -> PimRun:
-        """Serve `ops`, entry j offered from ``op_cycles[j]`` (default 0), and `requests`, in order.
+        """Serve `ops`, entry j offered from ``op_cycles[j]`` (default now), and `requests`.
 
-        A request enters when it is offered and one of ``host_entries`` is free, one a cycle.
+        Returns when all are served, with `until` at that cycle. Raises ``ValueError`` for a tile
+        that cannot end between two refreshes.
         """
-        for op in ops:
-            self._check(op)
-        offered = list(op_cycles) or [0] * len(ops)
-        classes = dict.fromkeys(CLASSES, 0)
-        done, window = [-1] * len(requests), list[int]()
-        ops_done: list[int] = []
-        now, arrived, dots_end, drain_end, gwrite_end = 0, 0, 0, 0, 0
+        for number, op in enumerate(ops):
+            self.offer(op, op_cycles[number] if op_cycles else self.now)
+        for request in requests:
+            self.ask(request)
         limit = NEVER if until is None else until
-        while now < limit:
-            free = len(window) < self.pim.host_entries
-            x = self._x
-            x.wake, x.reason = NEVER, "idle"
-            head = ops[len(ops_done)] if len(ops_done) < len(ops) else None
-            if head is not None and offered[len(ops_done)] > now:
-                x.wake, head = offered[len(ops_done)], None
-            if until is None and head is None and len(ops_done) == len(ops) and not window and (
-                    arrived == len(requests)) and now >= max(drain_end, gwrite_end):
-                break
-            before = len(self.device.trace)
-            served, ended = self._step(now, head, [(i, requests[i]) for i in window])
-            if ended:
-                ops_done.append(now)
-            if served is not None:
-                done[served] = now
-                window.remove(served)
-            if free and arrived < len(requests) and requests[arrived].cycle <= now:
-                window.append(arrived)
-                arrived += 1
-                x.wake = now + 1
-            elif arrived < len(requests) and len(window) < self.pim.host_entries:
-                x.wake = min(x.wake, max(requests[arrived].cycle, now + 1))
-            for command in self.device.trace[before:]:
-                dots_end, drain_end, gwrite_end = self._busy(
-                    command, dots_end, drain_end, gwrite_end)
-            issued = len(self.device.trace) > before
-            ends = [e for e in (dots_end, drain_end, gwrite_end, *x.due) if e > now]
-            after = now + 1 if issued or ended else min([x.wake, limit, *ends])
-            require(after < NEVER, "the PIM queue", "able to go on", head)
-            self._account(classes, now, after, dots_end, drain_end, gwrite_end)
-            now = after
+        while self.now < limit and (until is not None or not self.idle):
+            self._cycle(limit)
+        return PimRun(self.device.trace, self.now, self.classes, self.counts(), self.host_done,
+                      self.ops_done, self._x.late)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do but to refresh."""
+        return self.served and self.now >= max(self._ends[1:])
+
+    @property
+    def served(self) -> bool:
+        """Whether every entry and every request has had its last command."""
+        return (len(self.ops_done) == len(self.ops) and not self._window
+                and not any(self._waiting))
+
+    def counts(self) -> dict[str, int]:
+        """Return the commands so far by name."""
         counts = dict.fromkeys(PIM_COMMANDS, 0)
         for command in self.device.trace:
             counts[command.command] += 1
-        return PimRun(self.device.trace, now, classes, counts, done, ops_done, self._x.late)
+        return counts
+
+    def offer(self, op: PimOp, cycle: int = NEVER) -> int:
+        """Put `op` into the PIM queue, to be served from `cycle` on; return its number.
+
+        Without a cycle it and all behind it wait for ``release``. Raises ``ValueError`` naming the
+        numbers of one that cannot be served.
+        """
+        self._check(op)
+        require(cycle >= self.now, "cycle", f"at least {self.now}, the channel's time", cycle)
+        self.ops.append(op)
+        self.op_cycles.append(cycle)
+        return len(self.ops) - 1
+
+    def release(self, number: int, cycle: int) -> None:
+        """Let entry `number` be served from `cycle` on."""
+        require(cycle >= self.now, "cycle", f"at least {self.now}, the channel's time", cycle)
+        self.op_cycles[number] = cycle
+
+    def ask(self, request: HostRequest, port: int = 0) -> int:
+        """Ask for a burst of the host at `port`; return its number."""
+        require(request.cycle >= self.now, "cycle", f"at least {self.now}, the channel's time",
+                request.cycle)
+        self._waiting[port].append(len(self.requests))
+        self.requests.append(request)
+        self.host_done.append(-1)
+        return len(self.requests) - 1
+
+    def advance(self, until: int) -> bool:
+        """Go on to `until`, or past the first cycle in which a request or an entry had its last
+        command; return whether one had."""
+        while self.now < until:
+            if self._cycle(until):
+                return True
+        return False
+
+    def _cycle(self, limit: int) -> bool:
+        """Do what is to be done now, and go on to when something may be again.
+
+        Returns whether a request or an entry had its last command.
+        """
+        x, now, free = self._x, self.now, len(self._window) < self.pim.host_entries
+        x.wake, x.reason = NEVER, "idle"
+        number = len(self.ops_done)
+        head = self.ops[number] if number < len(self.ops) else None
+        if head is not None and self.op_cycles[number] > now:
+            x.wake, head = self.op_cycles[number], None
+        before = len(self.device.trace)
+        served, ended = self._step(now, head, [(i, self.requests[i]) for i in self._window])
+        if ended:
+            self.ops_done.append(now)
+        if served is not None:
+            self.host_done[served] = now
+            self._window.remove(served)
+            self._host_end = max(self._host_end, now) + self.dram.burst_cycles
+        issued = len(self.device.trace) > before
+        waits_for = self._host_reason(now, issued)
+        self._enter(now, free)
+        for command in self.device.trace[before:]:
+            self._ends = self._busy(command, *self._ends)
+        ends = [e for e in (*self._ends, self._host_end, *x.due) if e > now]
+        after = now + 1 if issued or ended else min([x.wake, limit, *ends])
+        require(after < NEVER, "the PIM queue", "able to go on", head)
+        self._account(now, after, *self._ends)
+        self._account_host(after, waits_for)
+        self.now = after
+        return ended or served is not None
+
+    def _host_reason(self, now: int, issued: bool) -> str:
+        """Return the class of a cycle of the host's data bus without data."""
+        x = self._x
+        if not self._window:
+            return "idle"
+        return host_reason(self.device, self.requests[self._window[0]], now, issued=issued,
+                           pending=x.pending, gwriting=x.gwriting, reserved=x.reserved)
+
+    def _enter(self, now: int, free: bool) -> None:
+        """Let a request enter the window if a place was free, and remember when one may."""
+        x, ports = self._x, len(self._waiting)
+        if free:
+            for step in range(1, ports + 1):
+                port = (self._turn + step) % ports
+                waiting = self._waiting[port]
+                if waiting and self.requests[waiting[0]].cycle <= now:
+                    self._window.append(waiting.popleft())
+                    self._turn, x.wake = port, now + 1
+                    return
+        if len(self._window) < self.pim.host_entries:
+            for waiting in self._waiting:
+                if waiting:
+                    x.wake = min(x.wake, max(self.requests[waiting[0]].cycle, now + 1))
 
     def _check(self, op: PimOp) -> None:
         """Raise ``ValueError`` naming the numbers of an entry that cannot be served."""
@@ -172,13 +251,19 @@ class PimChannel:
             return dots, max(drain, c.cycle + pim.dot_cycles), gwrite
         return dots, drain, c.cycle + pim.gwrite_cycles if c.command == "GWRITE" else gwrite
 
-    def _account(self, classes: dict[str, int], now: int, after: int, *ends: int) -> None:
+    def _account(self, now: int, after: int, *ends: int) -> None:
         at = now
         for name, end in zip(("dot", "drain", "gwrite"), ends, strict=True):
             upto = max(at, min(after, end))
-            classes[name] += upto - at
+            self.classes[name] += upto - at
             at = upto
-        classes[self._x.reason] += after - at
+        self.classes[self._x.reason] += after - at
+
+    def _account_host(self, after: int, reason: str) -> None:
+        """Charge the cycles of the host's data bus, seen from the command, to `after`."""
+        busy = max(0, min(after, self._host_end) - self.now)
+        self.host_classes["busy"] += busy
+        self.host_classes[reason] += after - self.now - busy
 
     def _step(self, now: int, head: PimOp | None,
               window: list[tuple[int, HostRequest]]) -> tuple[int | None, bool]:

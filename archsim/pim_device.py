@@ -25,6 +25,7 @@ class PimDevice:
         self.rows = [-1] * dram.banks
         self.pim_rows = self.rows if pim.row_buffers == 1 else [-1] * dram.banks
         self.openers = [""] * dram.banks  # who opened the row in `rows` last
+        self.owner = "host"  # of the last command
         self.trace: list[PimCommand] = []
         groups = dram.ranks * dram.bank_groups
         self._first = {"bank": 0, "bank_group": dram.banks, "rank": dram.banks + groups,
@@ -91,7 +92,7 @@ class PimDevice:
             for b in self.reach(command, bank):
                 self.openers[b] = "pim" if command == "GACT" else owner
         self._change_rows(command, bank, row)
-        self._bus = now + 1
+        self.owner, self._bus = owner, now + 1
         cause = owner if command in OWNED else command
         for rule in self._after[command]:
             gap = self._gap(rule, dots)
