@@ -1,15 +1,19 @@
 """One channel that computes in time: a queue of PIM commands, host requests, refresh, one bus.
 
 The order of service is NeuPIMs' (arXiv 2403.00579): refresh, then the head of the PIM queue, then
-the host between them while time is left before refresh. docs/timing.md has the rules.
+the host between them while time is left before refresh. docs/timing.md has the rules,
+`archsim.pim_head`, `archsim.pim_host` and `archsim.pim_loop` follow them.
 """
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from archsim.pim_device import PimDevice
-from archsim.pim_host import HOST_CLASSES, HostRequest, host_reason
+import numpy as np
+
+from archsim import pim_host, pim_loop
+from archsim import pim_timers as at
+from archsim.pim_device import NUMBER, PimDevice
 from archsim.pim_trace import PimCommand
 from machine.config import require
 from machine.dram import DramConfig
@@ -18,7 +22,7 @@ from machine.pim_macros import PimOp, gwrite_cycles, header_cycles
 
 __all__ = ["CLASSES", "HOST_CLASSES", "NEVER", "HostRequest", "PimChannel", "PimRun"]
 
-NEVER = 1 << 60
+NEVER = at.NEVER
 # What a cycle of the channel's units was for; the first that holds counts.
 CLASSES = (
     "dot",  # a dot product begins or goes on
@@ -31,7 +35,27 @@ CLASSES = (
     "activation",  # PIM's own rows are closed and opened, tFAW above all
     "idle",  # no command waits
 )
-_CAUSES = {"REF": "refresh", "host": "row_conflict", "RD": "turnaround", "WR": "turnaround"}
+# What a cycle of the host's data bus was for, seen from the commands; the first that holds counts.
+HOST_CLASSES = (
+    "busy",  # a burst
+    "refresh",  # the oldest request's rank refreshes or is about to
+    "pim_conflict",  # its bank, its row or the command bus is PIM's
+    "turnaround",  # the bus changes direction or rank
+    "bus_conflict",  # commands of other requests stand too close
+    "row_miss",  # its row is not open yet
+    "idle",  # no request
+)
+KINDS = {**NUMBER, "TILE": at.TILE}
+
+
+class HostRequest(NamedTuple):
+    """A burst the host asks for, offered from `cycle`; `bank` is flat, `column` counts bursts."""
+
+    cycle: int
+    write: bool
+    bank: int
+    row: int
+    column: int
 
 
 @dataclass(slots=True)
@@ -47,55 +71,30 @@ class PimRun:
     refresh_late_cycles: int  # the most a REF came after it was due
 
 
-@dataclass(slots=True)
-class _State:
-    """What the controller remembers beside the device."""
-
-    pending: int = -1  # rank that is due
-    skip: bool = False  # nothing of PIM before the next refresh
-    slack: int = 0  # cycles the host may take from PIM
-    reserved: int = -1  # row of the tile under way
-    results_left: int = 0  # of that tile
-    gwriting: int = -1  # bank of a GWRITE that was admitted
-    reason: str = "idle"  # class of the cycles until the next event
-    wake: int = NEVER
-    late: int = 0
-    stolen: set[int] = field(default_factory=set)  # banks whose PIM row the host closed
-    due: list[int] = field(default_factory=list)
-
-
 class PimChannel:
     """A channel of `dram` with `pim`; time passes when it is advanced. One command a cycle.
 
     Entries of the PIM queue (``offer``) and bursts of the host (``ask``) may be added as long as
     they are not in the past; what it does before them does not depend on them. Requests come by
     `ports`: one enters a cycle if one of ``host_entries`` is free, ports in turn, those of a port
-    in their order.
+    in their order. Without `record` no trace is kept; nothing else changes.
     """
 
-    def __init__(self, dram: DramConfig, pim: PimConfig, *, ports: int = 1) -> None:
+    def __init__(
+        self, dram: DramConfig, pim: PimConfig, *, ports: int = 1, record: bool = True
+    ) -> None:
         self.dram, self.pim = dram, pim
-        self.device = PimDevice(dram, pim)
-        self.now = 0
-        self.classes = dict.fromkeys(CLASSES, 0)  # of the units' cycles up to now
-        self.host_classes = dict.fromkeys(HOST_CLASSES, 0)  # of the host's data bus
-        self.ops: list[PimOp] = []
-        self.op_cycles: list[int] = []  # from when each entry is offered; NEVER: not yet known
-        self.ops_done: list[int] = []  # cycle of the command that ended each entry
-        self.requests: list[HostRequest] = []
-        self.host_done: list[int] = []  # cycle of each request's RD or WR, -1 before
-        self._x = _State(due=[dram.first_refresh_cycle(r) if dram.refresh != "off" else NEVER
-                              for r in range(dram.ranks)])
-        self._groups = dram.ranks * dram.bank_groups
-        self._waiting: list[deque[int]] = [deque() for _ in range(ports)]
-        self._turn = ports - 1  # the port that came last
-        self._window: list[int] = []
-        self._ends = (0, 0, 0)  # of dot products, drain and GWRITE
-        self._host_end = 0  # of the last burst, seen from its command
+        self.device = PimDevice(dram, pim, ports=ports, record=record)
+        self._x = self.device.x
+        self._ports = ports
+        self._ops = np.zeros((16, pim_loop.O_WIDTH), np.int64)
+        self._requests = np.zeros((16, pim_host.N_WIDTH), np.int64)
+        self._asked = 0
+        self._last = [-1] * ports  # request of each port
 
     def run(self, ops: Sequence[PimOp], requests: Sequence[HostRequest] = (), *,
             op_cycles: Sequence[int] = (), until: int | None = None) -> PimRun:
-        """Serve `ops`, entry j offered from ``op_cycles[j]`` (default now), and `requests`.
+        """Serve `ops`, entry j from ``op_cycles[j]`` (default now), and `requests`, in order.
 
         Returns when all are served, with `until` at that cycle. Raises ``ValueError`` for a tile
         that cannot end between two refreshes.
@@ -104,29 +103,59 @@ class PimChannel:
             self.offer(op, op_cycles[number] if op_cycles else self.now)
         for request in requests:
             self.ask(request)
-        limit = NEVER if until is None else until
-        while self.now < limit and (until is not None or not self.idle):
-            self._cycle(limit)
+        if until is None:
+            self._go(NEVER, pim_loop.TO_END)
+        else:
+            self._go(until, pim_loop.TO_TIME)
         return PimRun(self.device.trace, self.now, self.classes, self.counts(), self.host_done,
-                      self.ops_done, self._x.late)
+                      self.ops_done, int(self._x[at.LATE]))
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is left to do but to refresh."""
-        return self.served and self.now >= max(self._ends[1:])
+    def now(self) -> int:
+        """The cycle up to which the channel has gone."""
+        return int(self._x[at.NOW])
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Cycles of the units by class."""
+        return dict(zip(CLASSES, self._x[at.CLASSES : at.HOST_CLASSES].tolist(), strict=True))
+
+    @property
+    def host_classes(self) -> dict[str, int]:
+        """Cycles of the host's data bus by class."""
+        return dict(zip(HOST_CLASSES, self._x[at.HOST_CLASSES : at.STATE].tolist(), strict=True))
+
+    def counts(self) -> dict[str, int]:
+        """Return the commands so far by name."""
+        return dict(zip(PIM_COMMANDS, self._x[at.COUNTS : at.CLASSES].tolist(), strict=True))
+
+    @property
+    def ops_done(self) -> list[int]:
+        """The cycle of the command that ended each entry, of those that have ended."""
+        done: list[int] = self._ops[: self._x[at.NEXT], pim_loop.O_DONE].tolist()
+        return done
+
+    @property
+    def host_done(self) -> list[int]:
+        """The cycle of each request's RD or WR, -1 before."""
+        done: list[int] = self._requests[: self._asked, pim_host.N_DONE].tolist()
+        return done
+
+    @property
+    def last_served(self) -> int:
+        """The request whose burst went in the last cycle something happened in, or -1."""
+        return int(self._x[at.SERVED])
 
     @property
     def served(self) -> bool:
         """Whether every entry and every request has had its last command."""
-        return (len(self.ops_done) == len(self.ops) and not self._window
-                and not any(self._waiting))
+        x = self._x
+        return bool(x[at.NEXT] == x[at.OPS] and x[at.ASKED] == x[at.WAITING] == 0)
 
-    def counts(self) -> dict[str, int]:
-        """Return the commands so far by name."""
-        counts = dict.fromkeys(PIM_COMMANDS, 0)
-        for command in self.device.trace:
-            counts[command.command] += 1
-        return counts
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do but to refresh."""
+        return self.served and self.now >= max(self._x[[at.DRAIN_END, at.GWRITE_END]].tolist())
 
     def offer(self, op: PimOp, cycle: int = NEVER) -> int:
         """Put `op` into the PIM queue, to be served from `cycle` on; return its number.
@@ -135,88 +164,94 @@ class PimChannel:
         numbers of one that cannot be served.
         """
         self._check(op)
-        require(cycle >= self.now, "cycle", f"at least {self.now}, the channel's time", cycle)
-        self.ops.append(op)
-        self.op_cycles.append(cycle)
-        return len(self.ops) - 1
+        number = int(self._x[at.OPS])
+        fields = [[cycle, KINDS[op.kind], op.row, op.bank, op.column, op.dots, op.reads]]
+        self._offer(np.array(fields, np.int64))
+        return number
+
+    def offer_tiles(self, tiles: np.ndarray, cycle: int = NEVER) -> None:
+        """Put vectors and tiles into the PIM queue: int [N, 4] of bank, row, reads, dots a read.
+
+        With `reads` 0 it is the GWRITE of a row of `bank`; else a HEADER and the results behind it,
+        each a composite, with one row buffer dot products and a result read.
+        """
+        for reads, dots in np.unique(tiles[:, 2:], axis=0).tolist():
+            row = int(tiles[(tiles[:, 2] == reads) & (tiles[:, 3] == dots), 1].max(initial=0))
+            if reads:
+                self._check(PimOp("GEMV", row=row, dots=dots * reads))
+                self._check(PimOp("HEADER", row=row, dots=dots * reads, reads=reads))
+            else:
+                self._check(PimOp("GWRITE", row=row))
+        least = int(tiles[:, :2].min(initial=0))
+        require(least >= 0, "bank and row", "at least 0", least)
+        fields = np.zeros((len(tiles), pim_loop.O_DONE), np.int64)
+        fields[:, pim_loop.O_SINCE] = cycle
+        fields[:, pim_loop.O_KIND] = np.where(tiles[:, 2] == 0, at.GWRITE, at.TILE)
+        fields[:, pim_loop.O_BANK], fields[:, pim_loop.O_ROW] = tiles[:, 0], tiles[:, 1]
+        fields[:, pim_loop.O_READS], fields[:, pim_loop.O_DOTS] = tiles[:, 2], tiles[:, 3]
+        self._offer(fields)
 
     def release(self, number: int, cycle: int) -> None:
         """Let entry `number` be served from `cycle` on."""
         require(cycle >= self.now, "cycle", f"at least {self.now}, the channel's time", cycle)
-        self.op_cycles[number] = cycle
+        self._ops[number, pim_loop.O_SINCE] = cycle
 
     def ask(self, request: HostRequest, port: int = 0) -> int:
         """Ask for a burst of the host at `port`; return its number."""
-        require(request.cycle >= self.now, "cycle", f"at least {self.now}, the channel's time",
-                request.cycle)
-        self._waiting[port].append(len(self.requests))
-        self.requests.append(request)
-        self.host_done.append(-1)
-        return len(self.requests) - 1
+        self.ask_all(np.array([request], np.int64), port)
+        return self._asked - 1
+
+    def ask_all(self, requests: np.ndarray, port: int = 0) -> None:
+        """Ask for bursts of the host at `port`, int [N, 5] of the fields of `HostRequest`."""
+        count = len(requests)
+        if not count:
+            return
+        first = int(requests[:, 0].min())
+        require(first >= self.now, "cycle", f"at least {self.now}, the channel's time", first)
+        begin, end = self._asked, self._asked + count
+        self._requests = _longer(self._requests, end)
+        new = self._requests[begin:end]
+        new[:, : pim_host.N_PORT], new[:, pim_host.N_DONE] = requests, -1
+        new[:, pim_host.N_PORT] = port
+        new[:, pim_host.N_NEXT] = [*range(begin + 1, end), -1]
+        place = int(self.device.k[at.AT_PORT]) + port
+        if self._x[place] < 0:
+            self._x[place] = begin
+        else:
+            self._requests[self._last[port], pim_host.N_NEXT] = begin
+        self._last[port], self._asked = end - 1, end
+        self._x[at.WAITING] += count
 
     def advance(self, until: int) -> bool:
-        """Go on to `until`, or past the first cycle in which a request or an entry had its last
-        command; return whether one had."""
-        while self.now < until:
-            if self._cycle(until):
-                return True
-        return False
+        """Go on to `until`, or past the first cycle in which something had its last command.
 
-    def _cycle(self, limit: int) -> bool:
-        """Do what is to be done now, and go on to when something may be again.
-
-        Returns whether a request or an entry had its last command.
+        Returns whether a request or an entry had.
         """
-        x, now, free = self._x, self.now, len(self._window) < self.pim.host_entries
-        x.wake, x.reason = NEVER, "idle"
-        number = len(self.ops_done)
-        head = self.ops[number] if number < len(self.ops) else None
-        if head is not None and self.op_cycles[number] > now:
-            x.wake, head = self.op_cycles[number], None
-        before = len(self.device.trace)
-        served, ended = self._step(now, head, [(i, self.requests[i]) for i in self._window])
-        if ended:
-            self.ops_done.append(now)
-        if served is not None:
-            self.host_done[served] = now
-            self._window.remove(served)
-            self._host_end = max(self._host_end, now) + self.dram.burst_cycles
-        issued = len(self.device.trace) > before
-        waits_for = self._host_reason(now, issued)
-        self._enter(now, free)
-        for command in self.device.trace[before:]:
-            self._ends = self._busy(command, *self._ends)
-        ends = [e for e in (*self._ends, self._host_end, *x.due) if e > now]
-        after = now + 1 if issued or ended else min([x.wake, limit, *ends])
-        require(after < NEVER, "the PIM queue", "able to go on", head)
-        self._account(now, after, *self._ends)
-        self._account_host(after, waits_for)
-        self.now = after
-        return ended or served is not None
+        return self._go(until, pim_loop.TO_EVENT)
 
-    def _host_reason(self, now: int, issued: bool) -> str:
-        """Return the class of a cycle of the host's data bus without data."""
-        x = self._x
-        if not self._window:
-            return "idle"
-        return host_reason(self.device, self.requests[self._window[0]], now, issued=issued,
-                           pending=x.pending, gwriting=x.gwriting, reserved=x.reserved)
+    def _go(self, until: int, goal: int) -> bool:
+        device = self.device
+        while True:
+            ended = pim_loop.advance(
+                device.k, device.x, device.lines, self._ops, self._requests, until, goal)
+            if ended != pim_loop.FULL:
+                break
+            device.fetch()
+        require(ended != pim_loop.STUCK, "the PIM queue", "able to go on", self._head())
+        return bool(ended == pim_loop.STOPPED)
 
-    def _enter(self, now: int, free: bool) -> None:
-        """Let a request enter the window if a place was free, and remember when one may."""
-        x, ports = self._x, len(self._waiting)
-        if free:
-            for step in range(1, ports + 1):
-                port = (self._turn + step) % ports
-                waiting = self._waiting[port]
-                if waiting and self.requests[waiting[0]].cycle <= now:
-                    self._window.append(waiting.popleft())
-                    self._turn, x.wake = port, now + 1
-                    return
-        if len(self._window) < self.pim.host_entries:
-            for waiting in self._waiting:
-                if waiting:
-                    x.wake = min(x.wake, max(self.requests[waiting[0]].cycle, now + 1))
+    def _head(self) -> str:
+        number = int(self._x[at.NEXT])
+        return f"entry {number}" if number < self._x[at.OPS] else "no entry"
+
+    def _offer(self, fields: np.ndarray) -> None:
+        if len(fields):
+            first = int(fields[:, pim_loop.O_SINCE].min())
+            require(first >= self.now, "cycle", f"at least {self.now}, the channel's time", first)
+        begin = int(self._x[at.OPS])
+        self._ops = _longer(self._ops, begin + len(fields))
+        self._ops[begin : begin + len(fields), : pim_loop.O_DONE] = fields
+        self._x[at.OPS] += len(fields)
 
     def _check(self, op: PimOp) -> None:
         """Raise ``ValueError`` naming the numbers of an entry that cannot be served."""
@@ -230,8 +265,9 @@ class PimChannel:
         if self.dram.refresh != "off":
             least = self.dram.timing.refi_cycles // self.dram.ranks
             if op.kind == "HEADER":
+                groups = self.dram.ranks * self.dram.bank_groups
                 need = header_cycles(self.dram, self.pim, op, closed=self.dram.banks,
-                                     groups=self._groups)
+                                     groups=groups)
             elif op.kind == "GWRITE":
                 need = gwrite_cycles(self.dram, self.pim, opened=False, other=True)
             else:
@@ -239,258 +275,11 @@ class PimChannel:
             require(need < least, f"cycles of {op.kind}",
                     f"less than {least} from refresh to refresh", need)
 
-    def _busy(self, c: PimCommand, dots: int, drain: int, gwrite: int) -> tuple[int, int, int]:
-        """Return until when dot products, drain and GWRITE last after command `c`."""
-        pim = self.pim
-        if c.command == "DOT":
-            return c.cycle + pim.dot_cycles, max(drain, c.cycle + pim.unit.latency_cycles), gwrite
-        if c.command == "GEMV":
-            return (c.cycle + pim.dot_cycles * c.dots, c.cycle + pim.composite_cycles(c.dots),
-                    gwrite)
-        if c.command == "READRES":
-            return dots, max(drain, c.cycle + pim.dot_cycles), gwrite
-        return dots, drain, c.cycle + pim.gwrite_cycles if c.command == "GWRITE" else gwrite
 
-    def _account(self, now: int, after: int, *ends: int) -> None:
-        at = now
-        for name, end in zip(("dot", "drain", "gwrite"), ends, strict=True):
-            upto = max(at, min(after, end))
-            self.classes[name] += upto - at
-            at = upto
-        self.classes[self._x.reason] += after - at
-
-    def _account_host(self, after: int, reason: str) -> None:
-        """Charge the cycles of the host's data bus, seen from the command, to `after`."""
-        busy = max(0, min(after, self._host_end) - self.now)
-        self.host_classes["busy"] += busy
-        self.host_classes[reason] += after - self.now - busy
-
-    def _step(self, now: int, head: PimOp | None,
-              window: list[tuple[int, HostRequest]]) -> tuple[int | None, bool]:
-        """Issue at most one command; return the request served and whether the entry is done."""
-        x = self._x
-        if x.pending < 0:
-            x.pending = next((r for r, due in enumerate(x.due) if due <= now), -1)
-        x.wake = min([x.wake, *(due for due in x.due if due > now)])
-        # Refresh first: close the rank's rows, then refresh it.
-        if x.pending >= 0:
-            x.reason = "refresh"
-            if self._refresh(now):
-                return None, False
-        # The head of the PIM queue, or nothing if little time is left before refresh.
-        limited = False
-        if head is not None:
-            if x.pending < 0 and not x.skip:
-                issued, ended = self._serve(now, head)
-                if issued or ended:
-                    return None, ended
-                limited = not x.skip
-                if limited and (self.pim.host == "blocked" or x.slack < self.pim.slack_min_cycles):
-                    return None, False
-            if x.skip or x.pending >= 0:
-                x.reason = "refresh"
-            if self.pim.host == "blocked" and x.pending < 0 and not x.skip:
-                return None, False
-        return self._host(now, window, limited), False
-
-    def _try(self, now: int, command: str, bank: int, row: int = -1, column: int = -1,
-             dots: int = 0, *, owner: str = "pim", blame: bool = True) -> bool:
-        """Issue `command` if it is legal now; if not, remember when it is and what for it waits."""
-        ready, cause = self.device.ready(command, bank)
-        if owner == "pim" and self._for_host(command, bank):
-            owner = cause = "host"
-        if ready > now:
-            self._x.wake = min(self._x.wake, ready)
-            if blame:
-                self._x.reason = self._class_of(command, cause)
-            return False
-        if blame and owner == "host":
-            self._x.reason = "row_conflict"
-        self._x.stolen -= set(self.device.reach(command, bank)) if command == "GACT" else set()
-        self.device.issue(command, bank, row, column, dots, now=now, owner=owner)
-        return True
-
-    def _for_host(self, command: str, bank: int) -> bool:
-        """Return whether a row command of PIM is needed for a row the host opened or closed."""
-        if command == "PRE":
-            return self.device.openers[bank] == "host"
-        reach = self.device.reach(command, bank) if command == "GACT" else ()
-        return not self._x.stolen.isdisjoint(reach)
-
-    def _class_of(self, command: str, cause: str) -> str:
-        """Return the class of a cycle in which `command` waits for `cause`."""
-        if command == "GACT" and self.pim.row_buffers == 2 and cause == "host":
-            return "activation"  # the distance of activations, not a row
-        return _CAUSES.get(cause, "activation")
-
-    def _refresh(self, now: int) -> bool:
-        """Take the next step towards the refresh of the rank that is due."""
-        x, dev = self._x, self.device
-        first = x.pending * dev.per_rank
-        open_rows = False
-        for bank in range(first, first + dev.per_rank):
-            if dev.rows[bank] >= 0:
-                open_rows = True
-                if self._try(now, "PRE", bank, owner="REF", blame=False):
-                    return True
-            elif dev.pim_rows[bank] >= 0:
-                open_rows = True
-                if self._try(now, "PIMPRE", bank, blame=False):
-                    return True
-        if not open_rows and self._try(now, "REF", first, owner="REF", blame=False):
-            x.late = max(x.late, now - x.due[x.pending])
-            x.due[x.pending] += self.dram.timing.refi_cycles
-            x.stolen -= set(range(first, first + dev.per_rank))
-            x.pending, x.skip, x.slack, x.gwriting = -1, False, 0, -1
-            return True
-        return False
-
-    def _left(self, now: int) -> int:
-        if self.dram.refresh == "off":
-            return 2 * self.dram.timing.refi_cycles
-        return min(self._x.due) - now
-
-    def _serve(self, now: int, op: PimOp) -> tuple[bool, bool]:
-        """Take the next step of the PIM queue's head: whether a command went, and ended it."""
-        match op.kind:
-            case "GWRITE":
-                return self._gwrite(now, op)
-            case "HEADER":
-                return self._header(now, op)
-            case "PIMPRE":
-                return self._close(now, -1, everything=True)
-        opened = self._open(now, op.row)
-        if opened is not None:
-            done = opened and op.kind == "GACT" and all(
-                row == op.row for row in self.device.pim_rows)
-            return opened, done
-        if op.kind == "GACT":
-            return False, True
-        if not self._try(now, op.kind, 0, op.row, op.column, op.dots):
-            return False, False
-        if op.kind in ("GEMV", "READRES"):
-            self._x.results_left -= 1
-            if self._x.results_left <= 0:
-                self._x.reserved = -1
-        return True, True
-
-    def _gwrite(self, now: int, op: PimOp) -> tuple[bool, bool]:
-        x, dev = self._x, self.device
-        row = dev.rows[op.bank]
-        if x.gwriting < 0:
-            need = gwrite_cycles(self.dram, self.pim, opened=row == op.row,
-                                 other=0 <= row != op.row)
-            if self._left(now) <= need:
-                x.skip, x.slack = True, 0
-                return False, False
-            x.gwriting, x.slack = op.bank, self._left(now) - need
-        x.reason = "gwrite_row"
-        if row == op.row:
-            issued = self._try(now, "GWRITE", op.bank, op.row, op.column)
-            if issued:
-                x.gwriting = -1
-            return issued, issued
-        if row >= 0:
-            issued = self._try(now, "PRE", op.bank, blame=False)
-        elif dev.pim_rows[op.bank] == op.row:
-            issued = self._try(now, "PIMPRE", op.bank, blame=False)
-        else:
-            issued = self._try(now, "ACT", op.bank, op.row, blame=False)
-        return issued, False
-
-    def _header(self, now: int, op: PimOp) -> tuple[bool, bool]:
-        x, dev = self._x, self.device
-        others = sum(row >= 0 and row != op.row for row in dev.pim_rows)
-        groups = sum(any(row != op.row for row in dev.pim_rows[g : g + dev.per_group])
-                     for g in range(0, self.dram.banks, dev.per_group))
-        need = header_cycles(self.dram, self.pim, op, closed=others, groups=groups)
-        if self._left(now) <= need:
-            x.skip, x.slack = True, 0
-            return False, False
-        x.slack = self._left(now) - need
-        if self.dram.refresh != "off":
-            x.wake = min(x.wake, now + x.slack)  # when it would be too late
-        issued, closed = self._close(now, op.row)
-        if not closed or issued:
-            return issued, False
-        if not self._try(now, "HEADER", 0, op.row, op.reads, op.dots):
-            return False, False
-        x.reserved, x.results_left, x.reason = op.row, op.reads, "activation"
-        return True, True
-
-    def _close(self, now: int, row: int, *, everything: bool = False) -> tuple[bool, bool]:
-        """Close PIM rows that are not `row`, and `row` in the host's buffers.
-
-        Returns whether a command went, and whether nothing is left to close.
-        """
-        dev, two, left = self.device, self.pim.row_buffers == 2, False
-        self._x.reason = "activation"
-        for bank in range(self.dram.banks):
-            if 0 <= dev.pim_rows[bank] != row:
-                left = True
-                if self._try(now, "PIMPRE" if two else "PRE", bank):
-                    rest = any(0 <= r != row for r in dev.pim_rows)
-                    return True, everything and not rest
-            elif two and not everything and 0 <= dev.rows[bank] == row:
-                left = True
-                if self._try(now, "PRE", bank):
-                    return True, False
-        return False, not left
-
-    def _open(self, now: int, row: int) -> bool | None:
-        """Open `row` in the first group that can; None if it is open in all, else if it went."""
-        dev, missing = self.device, False
-        step = self.dram.banks if self.pim.activate == "all" else dev.per_group
-        close = "PIMPRE" if self.pim.row_buffers == 2 else "PRE"
-        self._x.reason = "activation"
-        for first in range(0, self.dram.banks, step):
-            banks = range(first, first + step)
-            if all(dev.pim_rows[b] == row for b in banks):
-                continue
-            missing = True
-            wrong = [b for b in banks if dev.pim_rows[b] >= 0]
-            held = [b for b in banks if self.pim.row_buffers == 2 and dev.rows[b] == row]
-            if wrong or held:
-                pairs = [(close, b) for b in wrong] + [("PRE", b) for b in held]
-                if any(self._try(now, command, b) for command, b in pairs):
-                    return True
-            elif self._try(now, "GACT", first, row):
-                return True
-        return False if missing else None
-
-    def _host(self, now: int, window: list[tuple[int, HostRequest]], limited: bool) -> int | None:
-        """Issue a command of the oldest request that can go; return the request it served."""
-        x, dev, t = self._x, self.device, self.dram.timing
-        two, seen = self.pim.row_buffers == 2, set()
-        for index, request in window:
-            bank, row = request.bank, dev.rows[request.bank]
-            if bank in seen:
-                continue
-            seen.add(bank)
-            if bank // dev.per_rank == x.pending or bank == x.gwriting:
-                continue
-            if two and request.row == x.reserved:
-                continue
-            if row == request.row:
-                name = "WR" if request.write else "RD"
-                if self._try(now, name, bank, row, request.column, blame=False):
-                    return index
-                continue
-            if not two and x.reserved >= 0:
-                continue
-            spend = t.rp_cycles if row >= 0 else t.rcd_wr_cycles
-            need = t.rcd_wr_cycles + (t.rp_cycles if row >= 0 else 0)
-            if limited and x.slack <= need:
-                continue
-            if two and row < 0 and dev.pim_rows[bank] == request.row:
-                command = "PIMPRE"
-            else:
-                command = "PRE" if row >= 0 else "ACT"
-            if self._try(now, command, bank, request.row if command == "ACT" else -1,
-                         owner="host", blame=False):
-                if command != "ACT" and dev.openers[bank] == "pim" and not two:
-                    x.stolen.add(bank)
-                if limited:
-                    x.slack -= spend
-                return None
-        return None
+def _longer(table: np.ndarray, rows: int) -> np.ndarray:
+    """Return `table` with room for `rows`."""
+    if rows <= len(table):
+        return table
+    longer = np.zeros((max(rows, 2 * len(table)), table.shape[1]), np.int64)
+    longer[: len(table)] = table
+    return longer

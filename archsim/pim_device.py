@@ -1,57 +1,58 @@
 """One channel that computes, command by command: asks when one is legal, and does it."""
 
+import numpy as np
+
+from archsim import pim_timers as at
 from archsim.pim_trace import PimCommand
-from machine.dram import DramConfig, Rule
+from machine.dram import DramConfig
 from machine.pim import PIM_COMMANDS, PimConfig, pim_rules
+from machine.pim_macros import gwrite_cycles, header_terms
 
 __all__ = ["PimDevice"]
 
-OWNED = ("ACT", "PRE", "PREA", "GACT")  # what waits for them waits for their owner
 NUMBER = {name: place for place, name in enumerate(PIM_COMMANDS)}
+CAUSES = (*PIM_COMMANDS, "host", "pim", "bus", "")  # what a command waits for, as the loop has it
+WIDE = ("DOT", "READRES", "GEMV", "HEADER")  # go to all banks of the channel
+TRACE_ROWS = 1 << 14  # commands the compiled loop records before they are fetched
 
 
 class PimDevice:
     """Rows, timers and the command bus of one channel.
 
     ``ready_at`` and ``refusal`` only ask; ``issue`` changes state and refuses what is not legal.
-    A place of a command is its first bank. With one row buffer ``pim_rows`` is ``rows``.
+    A place of a command is its first bank. With one row buffer ``pim_rows`` is ``rows``; both are
+    views, -1 for a closed bank. With `record` every command is kept in ``trace``.
     """
 
-    def __init__(self, dram: DramConfig, pim: PimConfig) -> None:
+    def __init__(
+        self, dram: DramConfig, pim: PimConfig, *, ports: int = 1, record: bool = True
+    ) -> None:
         pim.check(dram)
         self.dram, self.pim = dram, pim
         self.per_group = dram.banks_per_group
         self.per_rank = dram.bank_groups * dram.banks_per_group
-        self.rows = [-1] * dram.banks
-        self.pim_rows = self.rows if pim.row_buffers == 1 else [-1] * dram.banks
-        self.openers = [""] * dram.banks  # who opened the row in `rows` last
-        self.owner = "host"  # of the last command
-        self.trace: list[PimCommand] = []
-        groups = dram.ranks * dram.bank_groups
-        self._first = {"bank": 0, "bank_group": dram.banks, "rank": dram.banks + groups,
-                       "channel": dram.banks + groups + dram.ranks}
-        nodes = self._first["channel"] + 1
-        self._timers = [[0] * len(PIM_COMMANDS) for _ in range(nodes)]
-        self._causes = [[""] * len(PIM_COMMANDS) for _ in range(nodes)]
-        self._after: dict[str, list[Rule]] = {name: [] for name in PIM_COMMANDS}
-        self._acts = [[-(10**9)] * 4 for _ in range(dram.ranks)]
-        for rule in pim_rules(dram, pim):
-            if rule.nth == 1:
-                self._after[rule.after].append(rule)
-        self._bus = 0
-        self._nodes = {(name, bank): self._find_nodes(name, bank)
-                       for name in PIM_COMMANDS for bank in range(dram.banks)}
+        self.k, self.x = _constants(dram, pim, ports)
+        self.rows = self.x[self.k[at.AT_ROW] :][: dram.banks]
+        self.pim_rows = self.x[self.k[at.AT_PIM_ROW] :][: dram.banks]
+        self.lines = np.zeros((TRACE_ROWS if record else 1, 6), np.int64)
+        self._trace: list[PimCommand] = []
+
+    @property
+    def trace(self) -> list[PimCommand]:
+        """The commands so far, if they are recorded."""
+        self.fetch()
+        return self._trace
+
+    def fetch(self) -> None:
+        """Take over what the compiled loop has recorded."""
+        used = int(self.lines[0, 0])
+        self._trace += [PimCommand(line[0], PIM_COMMANDS[line[1]], *line[2:])
+                        for line in self.lines[1 : used + 1].tolist()]
+        self.lines[0, 0] = 0
 
     def reach(self, command: str, bank: int) -> range:
         """Return the banks a command at `bank` goes to."""
-        if command in ("DOT", "READRES", "GEMV", "HEADER"):
-            return range(self.dram.banks)
-        if command == "GACT":
-            wide = self.dram.banks if self.pim.activate == "all" else self.per_group
-        elif command == "PIMPRE":
-            wide = self.dram.banks if self.pim.precharge == "all" else 1
-        else:
-            wide = self.per_rank if command in ("PREA", "REF") else 1
+        wide = int(self.k[at.WIDTH + NUMBER[command]])
         first = bank // wide * wide
         return range(first, first + wide)
 
@@ -60,16 +61,9 @@ class PimDevice:
         return self.ready(command, bank)[0]
 
     def ready(self, command: str, bank: int) -> tuple[int, str]:
-        """Return the cycle of `ready_at`, and the command that it waits for."""
-        number, best, cause = NUMBER[command], self._bus, "bus"
-        for node in self._nodes[command, bank]:
-            if self._timers[node][number] > best:
-                best, cause = self._timers[node][number], self._causes[node][number]
-        if command == "ACT":
-            window = self._acts[bank // self.per_rank][0] + self.dram.timing.faw_cycles
-            if window > best:
-                best, cause = window, "ACT"
-        return best, cause
+        """Return the cycle of `ready_at`, and the command, or its owner, that it waits for."""
+        legal = at.ready_by_hand(self.k, self.x, NUMBER[command], bank)
+        return int(legal), CAUSES[self.x[at.CAUSE]]
 
     def refusal(self, command: str, bank: int, row: int = -1, *, now: int) -> str | None:
         """Return why `command` may not be issued at cycle `now`, or None."""
@@ -83,48 +77,15 @@ class PimDevice:
               now: int, owner: str = "host") -> None:
         """Issue `command`; raises ``ValueError`` with the refusal if it is not legal.
 
-        `owner` is remembered as the cause of what waits for it.
+        `owner`, ``host`` or ``pim``, is remembered as the cause of what waits for it.
         """
         refusal = self.refusal(command, bank, row, now=now)
         if refusal:
             raise ValueError(refusal)
-        if command in ("ACT", "GACT"):
-            for b in self.reach(command, bank):
-                self.openers[b] = "pim" if command == "GACT" else owner
-        self._change_rows(command, bank, row)
-        self.owner, self._bus = owner, now + 1
-        cause = owner if command in OWNED else command
-        for rule in self._after[command]:
-            gap = self._gap(rule, dots)
-            number = NUMBER[rule.before]
-            for node in self._scope(rule.scope, bank):
-                if now + gap > self._timers[node][number]:
-                    self._timers[node][number], self._causes[node][number] = now + gap, cause
-        if command == "ACT":
-            self._acts[bank // self.per_rank] = [*self._acts[bank // self.per_rank][1:], now]
-        self.trace.append(PimCommand(now, command, bank, row, column, dots))
-
-    def _gap(self, rule: Rule, dots: int) -> int:
-        gap = rule.gap_cycles(self.dram)
-        if rule.condition == "composite":
-            gap += self.pim.composite_cycles(dots)
-        elif rule.condition == "held":
-            gap += self.pim.held_cycles(dots)
-        return gap
-
-    def _scope(self, scope: str, bank: int) -> list[int]:
-        rank = bank // self.per_rank
-        if scope == "other_ranks":
-            return [self._first["rank"] + r for r in range(self.dram.ranks) if r != rank]
-        place = {"bank": bank, "bank_group": bank // self.per_group, "rank": rank, "channel": 0}
-        return [self._first[scope] + place[scope]]
-
-    def _find_nodes(self, command: str, bank: int) -> list[int]:
-        """Return the timers of all places that overlap what the command reaches."""
-        banks, found = self.reach(command, bank), [self._first["channel"]]
-        for scope, wide in (("bank", 1), ("bank_group", self.per_group), ("rank", self.per_rank)):
-            found += sorted({self._first[scope] + b // wide for b in banks})
-        return found
+        self.x[at.NOW], self.x[at.ABOUT] = now, -2
+        at.issue_by_hand(self.k, self.x, self.lines, NUMBER[command], bank, row, column, dots,
+                         CAUSES.index(owner))
+        self.fetch()
 
     def _state(self, command: str, bank: int, row: int) -> str | None:
         """Return what state `command` lacks, or None."""
@@ -156,15 +117,93 @@ class PimDevice:
                 return None if two else "a row buffer of PIM's own"
         return None
 
-    def _change_rows(self, command: str, bank: int, row: int) -> None:
-        if command == "ACT":
-            self.rows[bank] = row
-        elif command in ("PRE", "PREA"):
-            for b in self.reach(command, bank):
-                self.rows[b] = -1
-        elif command == "GACT":
-            for b in self.reach(command, bank):
-                self.pim_rows[b] = row
-        elif command == "PIMPRE":
-            for b in self.reach(command, bank):
-                self.pim_rows[b] = -1
+
+def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers and rules the compiled loop is given, and the state at cycle 0."""
+    t, two = dram.timing, pim.row_buffers == 2
+    groups = dram.ranks * dram.bank_groups
+    timers = (dram.banks + groups + dram.ranks + 1) * at.KINDS
+    parts = {  # of the state: how many numbers, and their value at first
+        at.AT_ROW: (dram.banks, -1), at.AT_PIM_ROW: (dram.banks if two else 0, -1),
+        at.AT_OPENER: (dram.banks, at.NOBODY), at.AT_STOLEN: (dram.banks, 0),
+        at.AT_SEEN: (dram.banks, 0), at.AT_MATCH: (groups, 0), at.AT_WRONG: (groups, 0),
+        at.AT_HELD: (groups, 0), at.AT_DUE: (dram.ranks, at.NEVER),
+        at.AT_ACTS: (dram.ranks * at.ACTS_KEPT, -(10**9)), at.AT_WINDOW: (pim.host_entries, 0),
+        at.AT_PORT: (ports, -1), at.AT_TIMER: (timers, 0), at.AT_CAUSE: (timers, at.NOBODY),
+    }
+    begins, size = {}, at.STATE
+    for name, (count, _) in parts.items():
+        begins[name], size = size, size + count
+    if not two:
+        begins[at.AT_PIM_ROW] = begins[at.AT_ROW]
+    terms = header_terms(dram, pim)
+    named = begins | {
+        at.BANKS: dram.banks, at.RANKS: dram.ranks, at.GROUPS: groups,
+        at.GROUP_BITS: dram.banks_per_group.bit_length() - 1,
+        at.RANK_BITS: (dram.bank_groups * dram.banks_per_group).bit_length() - 1,
+        at.TWO_BUFFERS: two, at.OPENS_ALL: pim.activate == "all",
+        at.BLOCKED: pim.host == "blocked", at.ENTRIES: pim.host_entries,
+        at.SLACK_MIN: pim.slack_min_cycles, at.WINDOW_CYCLES: t.faw_cycles,
+        at.DOT_CYCLES: pim.dot_cycles, at.FILL_DOTS: pim.fill_dots,
+        at.LATENCY: pim.unit.latency_cycles, at.GWRITE_CYCLES: pim.gwrite_cycles,
+        at.HOLDS: pim.hold == "last_dot", at.BURST_CYCLES: dram.burst_cycles,
+        at.REFI: t.refi_cycles, at.REFRESHES: dram.refresh != "off", at.RP: t.rp_cycles,
+        at.RCD_WR: t.rcd_wr_cycles, at.PORTS: ports,
+        at.OPEN_NEED: gwrite_cycles(dram, pim, opened=True, other=False),
+        at.CLOSED_NEED: gwrite_cycles(dram, pim, opened=False, other=False),
+        at.OTHER_NEED: gwrite_cycles(dram, pim, opened=False, other=True),
+        at.CLOSING: terms.closing, at.PER_CLOSED: terms.per_closed, at.PER_DOT: terms.per_dot,
+        at.FLOOR: terms.floor, at.FLOOR_PER_READ: terms.floor_per_read,
+        at.PER_READ: terms.per_read, at.BASE: terms.base, at.LEAST: terms.least,
+    }
+    after, before = _rules_by_command(dram, pim)
+    named[at.AT_OPENING] = at.RULES + len(after) - len(PIM_COMMANDS) - 1
+    assert sorted(named) == list(range(at.WIDTH))
+    wide = {**dict.fromkeys(WIDE, dram.banks), "PREA": 1 << named[at.RANK_BITS],
+            "REF": 1 << named[at.RANK_BITS],
+            "GACT": dram.banks if pim.activate == "all" else dram.banks_per_group,
+            "PIMPRE": dram.banks if pim.precharge == "all" else 1}
+    k = [int(named[place]) for place in range(at.WIDTH)]
+    k += [*(wide.get(name, 1) for name in PIM_COMMANDS), *before, *after, *terms.opening]
+    x = np.zeros(size, np.int64)
+    for name, (count, value) in parts.items():
+        x[begins[name] : begins[name] + count] = value if count else x[begins[name] : begins[name]]
+    if dram.refresh != "off":
+        first = [dram.first_refresh_cycle(rank) for rank in range(dram.ranks)]
+        x[begins[at.AT_DUE] : begins[at.AT_DUE] + dram.ranks] = first
+    x[[at.PENDING, at.RESERVED, at.GWRITING]] = -1
+    x[at.ABOUT], x[at.TURN] = -2, ports - 1
+    return np.array(k, np.int64), x
+
+
+def _rules_by_command(dram: DramConfig, pim: PimConfig) -> tuple[list[int], list[int]]:
+    """Return where the rules after each command begin with the rules, and the scopes before each.
+
+    The rule on an earlier command than the last (tFAW) is not among them: the loop keeps a ring.
+    """
+    groups, in_group = dram.ranks * dram.bank_groups, dram.banks_per_group
+    in_rank = in_group * dram.bank_groups
+    scopes: dict[str, tuple[int, int, range]] = {  # banks, first node, numbers to flip
+        "bank": (1, 0, range(1)),
+        "bank_group": (in_group, dram.banks, range(1)),
+        "rank": (in_rank, dram.banks + groups, range(1)),
+        "other_ranks": (in_rank, dram.banks + groups, range(1, dram.ranks)),
+        "channel": (dram.banks, dram.banks + groups + dram.ranks, range(1)),
+    }
+    bits = {"bank": at.BY_BANK, "bank_group": at.BY_GROUP, "rank": at.BY_RANK,
+            "other_ranks": at.BY_RANK, "channel": at.BY_CHANNEL}
+    added = {"": 0, "composite": at.COMPOSITE, "held": at.HELD_DOTS}
+    table = [rule for rule in pim_rules(dram, pim) if rule.nth == 1]
+    before = [0] * len(PIM_COMMANDS)
+    starts, packed, begin = list[int](), list[int](), at.RULES
+    for command in PIM_COMMANDS:
+        starts.append(begin + len(packed))
+        for rule in table:
+            if rule.after == command:
+                banks, node, flips = scopes[rule.scope]
+                timer = node * at.KINDS + NUMBER[rule.before]
+                before[NUMBER[rule.before]] |= bits[rule.scope]
+                for flip in flips:
+                    packed += [banks.bit_length() - 1, flip, timer, rule.gap_cycles(dram),
+                               added[rule.condition]]
+    return [*starts, begin + len(packed), *packed], before

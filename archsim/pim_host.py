@@ -1,59 +1,136 @@
-"""What the host asks of a channel that computes, and what its oldest request waits for."""
+"""The host's requests to a channel that computes, compiled: how they enter, and which goes next."""
 
-from typing import NamedTuple
+from archsim import pim_timers as at
+from archsim.engine.compiled import Flat, Rows, compiled
+from archsim.pim_head import attempt
+from archsim.pim_timers import ready
 
-from archsim.pim_device import PimDevice
+__all__ = ["account_host", "enter", "host_reason", "serve_host"]
 
-__all__ = ["HOST_CLASSES", "HostRequest", "host_reason"]
-
-# What a cycle of the host's data bus was for, seen from the commands; the first that holds counts.
-HOST_CLASSES = (
-    "busy",  # a burst
-    "refresh",  # the oldest request's rank refreshes or is about to
-    "pim_conflict",  # its bank, its row or the command bus is PIM's
-    "turnaround",  # the bus changes direction or rank
-    "bus_conflict",  # commands of other requests stand too close
-    "row_miss",  # its row is not open yet
-    "idle",  # no request
-)
-_CAUSES = {"REF": "refresh", "host": "row_miss", "bus": "bus_conflict"}
+# A request; N_NEXT: the one behind it at its port, -1 if none is known yet.
+N_SINCE, N_WRITE, N_BANK, N_ROW, N_COLUMN, N_PORT, N_NEXT, N_DONE, N_WIDTH = range(9)
+# Classes of the host's cycles, in the order of archsim.pim.HOST_CLASSES.
+BUSY, REFRESH, PIM_CONFLICT, TURNAROUND, BUS_CONFLICT, ROW_MISS, IDLE = range(7)
 
 
-class HostRequest(NamedTuple):
-    """A burst the host asks for, offered from `cycle`; `bank` is flat, `column` counts bursts."""
+@compiled
+def enter(k: Flat, x: Flat, requests: Rows, free: bool) -> None:
+    """Let a request enter the window if a place was free, and remember when one may."""
+    if x[at.WAITING] == 0:
+        return
+    now = x[at.NOW]
+    if free:
+        for step in range(1, k[at.PORTS] + 1):
+            port = (x[at.TURN] + step) % k[at.PORTS]
+            i = x[k[at.AT_PORT] + port]
+            if i >= 0 and requests[i, N_SINCE] <= now:
+                x[k[at.AT_WINDOW] + x[at.ASKED]] = i
+                x[k[at.AT_PORT] + port] = requests[i, N_NEXT]
+                x[at.ASKED] += 1
+                x[at.WAITING] -= 1
+                x[at.TURN], x[at.WAKE] = port, now + 1
+                return
+    if x[at.ASKED] < k[at.ENTRIES]:
+        for port in range(k[at.PORTS]):
+            i = x[k[at.AT_PORT] + port]
+            if i >= 0:
+                x[at.WAKE] = min(x[at.WAKE], max(requests[i, N_SINCE], now + 1))
 
-    cycle: int
-    write: bool
-    bank: int
-    row: int
-    column: int
+
+@compiled
+def _leave(k: Flat, x: Flat, place: int) -> None:
+    x[at.ASKED] -= 1
+    for n in range(k[at.AT_WINDOW] + place, k[at.AT_WINDOW] + x[at.ASKED]):
+        x[n] = x[n + 1]
 
 
-def host_reason(device: PimDevice, request: HostRequest, now: int, *, issued: bool, pending: int,
-                gwriting: int, reserved: int) -> str:
-    """Return the class of a cycle without data in which `request` is the oldest.
+@compiled
+def _open_for_host(
+    k: Flat, x: Flat, trace: Rows, bank: int, wanted: int, limited: bool
+) -> bool:
+    """Take the next step to open row `wanted` for the host, if the time it costs is left."""
+    row, two = x[k[at.AT_ROW] + bank], k[at.TWO_BUFFERS] == 1
+    spend = k[at.RP] if row >= 0 else k[at.RCD_WR]
+    need = k[at.RCD_WR] + (k[at.RP] if row >= 0 else 0)
+    if limited and x[at.SLACK] <= need:
+        return False
+    command = at.PRE if row >= 0 else at.ACT
+    if two and row < 0 and x[k[at.AT_PIM_ROW] + bank] == wanted:
+        command = at.PIMPRE
+    opened = wanted if command == at.ACT else -1
+    if not attempt(k, x, trace, command, bank, opened, -1, 0, at.HOST, False):
+        return False
+    if command != at.ACT and not two and x[k[at.AT_OPENER] + bank] == at.PIM:
+        x[at.STOLEN] += 1 - x[k[at.AT_STOLEN] + bank]
+        x[k[at.AT_STOLEN] + bank] = 1
+    if limited:
+        x[at.SLACK] -= spend
+    return True
 
-    `issued`: a command went in it. `pending` is the rank that is due for refresh, `gwriting` the
-    bank of the vector copied, `reserved` the row of the tile under way; -1 for none.
-    """
-    two, bank, opened = device.pim.row_buffers == 2, request.bank, device.rows[request.bank]
-    if bank // device.per_rank == pending:
-        return "refresh"
-    hit = opened == request.row
-    if bank == gwriting or (request.row == reserved if two else not hit and reserved >= 0):
-        return "pim_conflict"
-    if hit:
-        command = "WR" if request.write else "RD"
-    else:
-        command = "PRE" if opened >= 0 else "ACT"
-    ready, cause = device.ready(command, bank)
-    if ready <= now or (cause == "bus" and issued):
+
+@compiled
+def serve_host(k: Flat, x: Flat, trace: Rows, requests: Rows, limited: bool) -> bool:
+    """Issue a command of the oldest request that can go; return whether a burst was among it."""
+    two = k[at.TWO_BUFFERS] == 1
+    x[at.STAMP] += 1
+    for place in range(x[at.ASKED]):
+        i = x[k[at.AT_WINDOW] + place]
+        bank, wanted = requests[i, N_BANK], requests[i, N_ROW]
+        if x[k[at.AT_SEEN] + bank] == x[at.STAMP]:
+            continue
+        x[k[at.AT_SEEN] + bank] = x[at.STAMP]
+        if bank >> k[at.RANK_BITS] == x[at.PENDING] or bank == x[at.GWRITING]:
+            continue
+        if two and wanted == x[at.RESERVED]:
+            continue
+        if x[k[at.AT_ROW] + bank] == wanted:
+            command = at.WR if requests[i, N_WRITE] else at.RD
+            if attempt(k, x, trace, command, bank, wanted, requests[i, N_COLUMN], 0, at.HOST,
+                       False):  # fmt: skip
+                requests[i, N_DONE], x[at.SERVED] = x[at.NOW], i
+                _leave(k, x, place)
+                return True
+        elif two or x[at.RESERVED] < 0:
+            if _open_for_host(k, x, trace, bank, wanted, limited):
+                return False
+    return False
+
+
+@compiled
+def host_reason(k: Flat, x: Flat, requests: Rows, issued: bool) -> int:
+    """Return the class of a cycle of the host's data bus without data; `issued`: a command went."""
+    if x[at.ASKED] == 0:
+        return IDLE
+    i, two = x[k[at.AT_WINDOW]], k[at.TWO_BUFFERS] == 1
+    bank, wanted = requests[i, N_BANK], requests[i, N_ROW]
+    row = x[k[at.AT_ROW] + bank]
+    if bank >> k[at.RANK_BITS] == x[at.PENDING]:
+        return REFRESH
+    if bank == x[at.GWRITING] or (wanted == x[at.RESERVED] if two else (
+            row != wanted and x[at.RESERVED] >= 0)):
+        return PIM_CONFLICT
+    command = at.PRE if row >= 0 else at.ACT
+    if row == wanted:
+        command = at.WR if requests[i, N_WRITE] else at.RD
+    legal, last = ready(k, x, command, bank), x[at.LAST]
+    cause = x[at.CAUSE]
+    if legal <= x[at.NOW] or (cause == at.BUS and issued):
         # Legal, but the bus was another's, or PIM goes first.
-        ours = issued and device.owner == "host" and device.trace[-1].command in _HOSTS
-        return "bus_conflict" if ours else "pim_conflict"
-    if cause in ("RD", "WR"):
-        return "bus_conflict" if cause == command or not hit else "turnaround"
-    return _CAUSES.get(cause, "pim_conflict")
+        hosts = last == at.RD or last == at.WR or last == at.ACT or last == at.PRE
+        ours = issued and x[at.OWNER] == at.HOST and hosts
+        return BUS_CONFLICT if ours else PIM_CONFLICT
+    if cause == at.RD or cause == at.WR:
+        return BUS_CONFLICT if cause == command or row != wanted else TURNAROUND
+    if cause == at.REF:
+        return REFRESH
+    if cause == at.HOST:
+        return ROW_MISS
+    return BUS_CONFLICT if cause == at.BUS else PIM_CONFLICT
 
 
-_HOSTS = ("ACT", "PRE", "RD", "WR")
+@compiled
+def account_host(x: Flat, after: int, reason: int) -> None:
+    """Charge the cycles of the host's data bus, seen from the command, up to `after`."""
+    busy = max(0, min(after, x[at.HOST_END]) - x[at.NOW])
+    x[at.HOST_CLASSES + BUSY] += busy
+    x[at.HOST_CLASSES + reason] += after - x[at.NOW] - busy

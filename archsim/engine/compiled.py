@@ -36,7 +36,8 @@ KERNEL = (
     "engine/compiled.py", "engine/control.py", "engine/counting.py", "engine/ends.py",
     "engine/events.py", "engine/flight.py", "engine/kernel.py", "engine/lanes.py",
     "engine/linking.py", "engine/memory.py", "engine/ports.py", "engine/sequencer.py",
-    "engine/shares.py", "engine/tokens.py", "link.py",
+    "engine/shares.py", "engine/tokens.py", "link.py", "pim_head.py", "pim_host.py", "pim_loop.py",
+    "pim_timers.py",
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

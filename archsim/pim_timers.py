@@ -1,0 +1,179 @@
+"""The compiled device of a channel that computes: rows, timers of every place, the command bus.
+
+All of a channel lies in two arrays: `k`, constants and rules, which `archsim.pim_device` makes, and
+`x`, the state. Places are nodes: banks, then bank groups, then ranks, then the channel.
+"""
+
+from archsim.engine.compiled import Flat, Rows, compiled, entry
+
+__all__ = ["issue", "look", "ready", "ready_by_hand", "issue_by_hand"]
+
+NEVER = 1 << 60
+# In the order of machine.pim.PIM_COMMANDS; what a command waits for is one of them, or of the rest.
+(
+    ACT, PRE, PREA, REF, RD, WR, GWRITE, GACT, DOT, READRES, HEADER, GEMV, PIMPRE,
+    HOST, PIM, BUS, NOBODY,
+) = range(17)  # fmt: skip
+KINDS = 13
+TILE = KINDS  # an entry of the queue only: HEADER and all that follows it
+
+# Constants: the channel, its policy, the terms of estimates, where parts of the state begin.
+(
+    BANKS, RANKS, GROUPS, GROUP_BITS, RANK_BITS, TWO_BUFFERS, OPENS_ALL, BLOCKED, ENTRIES,
+    SLACK_MIN, WINDOW_CYCLES, DOT_CYCLES, FILL_DOTS, LATENCY, GWRITE_CYCLES, HOLDS, BURST_CYCLES,
+    REFI, REFRESHES, RP, RCD_WR, PORTS,
+    OPEN_NEED, CLOSED_NEED, OTHER_NEED,  # of a GWRITE: its row is open, none is, another is
+    CLOSING, PER_CLOSED, PER_DOT, FLOOR, FLOOR_PER_READ, PER_READ, BASE, LEAST,  # of a HEADER
+    AT_ROW, AT_PIM_ROW, AT_OPENER, AT_STOLEN, AT_SEEN, AT_MATCH, AT_WRONG, AT_HELD, AT_DUE,
+    AT_ACTS, AT_WINDOW, AT_PORT, AT_TIMER, AT_CAUSE, AT_OPENING,
+    WIDTH,  # for each command the banks it reaches, then the scopes of the rules before it
+) = range(49)  # fmt: skip
+SCOPES = WIDTH + KINDS
+RULE_START = SCOPES + KINDS
+RULES = RULE_START + KINDS + 1
+BY_BANK, BY_GROUP, BY_RANK, BY_CHANNEL = 1, 2, 4, 8  # scopes
+# A rule: banks of its places (as a shift), another place (to flip), timer, cycles, what is added.
+R_SHIFT, R_FLIP, R_TIMER, R_GAP, R_PLUS, R_WIDTH = range(6)
+COMPOSITE, HELD_DOTS = 1, 2  # what is added
+
+# State: the device, the controller, the entry under way, the ends of what is under way, counters.
+(
+    NOW, BUS_FREE, OWNER, LAST, CAUSE, ABOUT, WRONG, STOLEN, STAMP,
+    PENDING, SKIP, SLACK, RESERVED, RESULTS_LEFT, GWRITING, REASON, WAKE, LATE,
+    NEXT, PART, H_KIND, H_ROW, H_BANK, H_COLUMN, H_DOTS, H_READS, H_PARTS, OPS,
+    DOTS_END, DRAIN_END, GWRITE_END, HOST_END, WAITING, ASKED, TURN, SERVED, COUNTS,
+) = range(37)  # fmt: skip
+CLASSES = COUNTS + KINDS
+HOST_CLASSES = CLASSES + 9
+STATE = HOST_CLASSES + 7
+ACTS_KEPT = 4
+
+
+@compiled
+def ready(k: Flat, x: Flat, command: int, bank: int) -> int:
+    """Return the first cycle at which `command` is legal; what it waits for is in ``x[CAUSE]``."""
+    scopes, width = k[SCOPES + command], k[WIDTH + command]
+    first = bank & -width
+    best, cause = x[BUS_FREE], BUS
+    if scopes & BY_CHANNEL:
+        at = (k[BANKS] + k[GROUPS] + k[RANKS]) * KINDS + command
+        if x[k[AT_TIMER] + at] > best:
+            best, cause = x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at]
+    if scopes & BY_BANK:
+        for place in range(first, first + width):
+            at = place * KINDS + command
+            if x[k[AT_TIMER] + at] > best:
+                best, cause = x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at]
+    if scopes & BY_GROUP:
+        low, high = first >> k[GROUP_BITS], (first + width - 1) >> k[GROUP_BITS]
+        for place in range(low, high + 1):
+            at = (k[BANKS] + place) * KINDS + command
+            if x[k[AT_TIMER] + at] > best:
+                best, cause = x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at]
+    if scopes & BY_RANK:
+        low, high = first >> k[RANK_BITS], (first + width - 1) >> k[RANK_BITS]
+        for place in range(low, high + 1):
+            at = (k[BANKS] + k[GROUPS] + place) * KINDS + command
+            if x[k[AT_TIMER] + at] > best:
+                best, cause = x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at]
+    if command == ACT:
+        window = x[k[AT_ACTS] + (bank >> k[RANK_BITS]) * ACTS_KEPT] + k[WINDOW_CYCLES]
+        if window > best:
+            best, cause = window, ACT
+    x[CAUSE] = cause
+    return best
+
+
+@compiled
+def _count(k: Flat, x: Flat, bank: int, sign: int) -> None:
+    """Add a bank to what its group counts about the row ``x[ABOUT]``, or take it out."""
+    group, row = bank >> k[GROUP_BITS], x[k[AT_PIM_ROW] + bank]
+    if row == x[ABOUT]:
+        x[k[AT_MATCH] + group] += sign
+    elif row >= 0:
+        x[k[AT_WRONG] + group] += sign
+        x[WRONG] += sign
+    if k[TWO_BUFFERS] and x[k[AT_ROW] + bank] == x[ABOUT]:
+        x[k[AT_HELD] + group] += sign
+
+
+@compiled
+def look(k: Flat, x: Flat, row: int) -> None:
+    """Count in each group the banks whose PIM buffer, or host buffer, holds `row` or another."""
+    if x[ABOUT] == row:
+        return
+    x[ABOUT], x[WRONG] = row, 0
+    for group in range(k[GROUPS]):
+        x[k[AT_MATCH] + group] = x[k[AT_WRONG] + group] = x[k[AT_HELD] + group] = 0
+    for bank in range(k[BANKS]):
+        _count(k, x, bank, 1)
+
+
+@compiled
+def _put_row(k: Flat, x: Flat, at: int, first: int, width: int, row: int) -> None:
+    for bank in range(first, first + width):
+        _count(k, x, bank, -1)
+        x[at + bank] = row
+        _count(k, x, bank, 1)
+
+
+@compiled
+def _set_timers(k: Flat, x: Flat, command: int, bank: int, dots: int, cause: int) -> None:
+    for i in range(k[RULE_START + command], k[RULE_START + command + 1], R_WIDTH):
+        gap = k[i + R_GAP]
+        if k[i + R_PLUS] == COMPOSITE:
+            gap += k[DOT_CYCLES] * (max(dots, k[FILL_DOTS]) + 1)
+        elif k[i + R_PLUS] == HELD_DOTS and k[HOLDS]:
+            gap += k[DOT_CYCLES] * (dots - 1)
+        at = k[i + R_TIMER] + ((bank >> k[i + R_SHIFT]) ^ k[i + R_FLIP]) * KINDS
+        if x[NOW] + gap > x[k[AT_TIMER] + at]:
+            x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at] = x[NOW] + gap, cause
+
+
+@compiled
+def issue(
+    k: Flat, x: Flat, trace: Rows, command: int, bank: int, row: int, column: int, dots: int,
+    owner: int,
+) -> None:  # fmt: skip
+    """Issue `command` now for `owner`; the caller has asked `ready` and knows the rows."""
+    width = k[WIDTH + command]
+    first = bank & -width
+    if command == ACT:
+        x[k[AT_OPENER] + bank] = owner
+        _put_row(k, x, k[AT_ROW], bank, 1, row)
+        acts = k[AT_ACTS] + (bank >> k[RANK_BITS]) * ACTS_KEPT
+        for n in range(ACTS_KEPT - 1):
+            x[acts + n] = x[acts + n + 1]
+        x[acts + ACTS_KEPT - 1] = x[NOW]
+    elif command == PRE or command == PREA:
+        _put_row(k, x, k[AT_ROW], first, width, -1)
+    elif command == GACT:
+        for b in range(first, first + width):
+            x[k[AT_OPENER] + b] = PIM
+        _put_row(k, x, k[AT_PIM_ROW], first, width, row)
+    elif command == PIMPRE:
+        _put_row(k, x, k[AT_PIM_ROW], first, width, -1)
+    owned = command <= PREA or command == GACT
+    _set_timers(k, x, command, bank, dots, owner if owned else command)
+    x[BUS_FREE], x[OWNER], x[LAST] = x[NOW] + 1, owner, command
+    x[COUNTS + command] += 1
+    if len(trace) > 1:
+        trace[0, 0] += 1
+        at = trace[0, 0]
+        trace[at, 0], trace[at, 1], trace[at, 2] = x[NOW], command, bank
+        trace[at, 3], trace[at, 4], trace[at, 5] = row, column, dots
+
+
+@entry
+def ready_by_hand(k: Flat, x: Flat, command: int, bank: int) -> int:
+    """As `ready`, for Python."""
+    return ready(k, x, command, bank)
+
+
+@entry
+def issue_by_hand(
+    k: Flat, x: Flat, trace: Rows, command: int, bank: int, row: int, column: int, dots: int,
+    owner: int,
+) -> None:  # fmt: skip
+    """As `issue`, for Python."""
+    issue(k, x, trace, command, bank, row, column, dots, owner)
