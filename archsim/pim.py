@@ -233,7 +233,8 @@ class PimChannel:
         device = self.device
         while True:
             ended = pim_loop.advance(
-                device.k, device.x, device.lines, self._ops, self._requests, until, goal)
+                device.k, device.x, device.lines, self._ops.ravel(), self._requests.ravel(),
+                until, goal)
             if ended != pim_loop.FULL:
                 break
             device.fetch()

@@ -34,7 +34,8 @@ class PimDevice:
         self.k, self.x = _constants(dram, pim, ports)
         self.rows = self.x[self.k[at.AT_ROW] :][: dram.banks]
         self.pim_rows = self.x[self.k[at.AT_PIM_ROW] :][: dram.banks]
-        self.lines = np.zeros((TRACE_ROWS if record else 1, 6), np.int64)
+        self.lines = np.zeros(TRACE_ROWS * at.T_WIDTH if record else 1, np.int64)
+        self.x[at.ROOM] = TRACE_ROWS if record else 0
         self._trace: list[PimCommand] = []
 
     @property
@@ -45,10 +46,10 @@ class PimDevice:
 
     def fetch(self) -> None:
         """Take over what the compiled loop has recorded."""
-        used = int(self.lines[0, 0])
+        used = self.lines[: self.x[at.RECORDED] * at.T_WIDTH].reshape(-1, at.T_WIDTH)
         self._trace += [PimCommand(line[0], PIM_COMMANDS[line[1]], *line[2:])
-                        for line in self.lines[1 : used + 1].tolist()]
-        self.lines[0, 0] = 0
+                        for line in used.tolist()]
+        self.x[at.RECORDED] = 0
 
     def reach(self, command: str, bank: int) -> range:
         """Return the banks a command at `bank` goes to."""
@@ -129,11 +130,12 @@ def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray
         at.AT_SEEN: (dram.banks, 0), at.AT_MATCH: (groups, 0), at.AT_WRONG: (groups, 0),
         at.AT_HELD: (groups, 0), at.AT_DUE: (dram.ranks, at.NEVER),
         at.AT_ACTS: (dram.ranks * at.ACTS_KEPT, -(10**9)), at.AT_WINDOW: (pim.host_entries, 0),
-        at.AT_PORT: (ports, -1), at.AT_TIMER: (timers, 0), at.AT_CAUSE: (timers, at.NOBODY),
+        at.AT_PORT: (ports, -1), at.AT_TIMER: (timers, 0),
     }
     begins, size = {}, at.STATE
     for name, (count, _) in parts.items():
         begins[name], size = size, size + count
+    size += timers  # what each timer waits for
     if not two:
         begins[at.AT_PIM_ROW] = begins[at.AT_ROW]
     terms = header_terms(dram, pim)
@@ -156,7 +158,8 @@ def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray
         at.FLOOR: terms.floor, at.FLOOR_PER_READ: terms.floor_per_read,
         at.PER_READ: terms.per_read, at.BASE: terms.base, at.LEAST: terms.least,
     }
-    after, before = _rules_by_command(dram, pim)
+    after, before = _rules_by_command(dram, pim, begins[at.AT_TIMER])
+    named[at.TO_CAUSE] = timers
     named[at.AT_OPENING] = at.RULES + len(after) - len(PIM_COMMANDS) - 1
     assert sorted(named) == list(range(at.WIDTH))
     wide = {**dict.fromkeys(WIDE, dram.banks), "PREA": 1 << named[at.RANK_BITS],
@@ -167,19 +170,23 @@ def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray
     k += [*(wide.get(name, 1) for name in PIM_COMMANDS), *before, *after, *terms.opening]
     x = np.zeros(size, np.int64)
     for name, (count, value) in parts.items():
-        x[begins[name] : begins[name] + count] = value if count else x[begins[name] : begins[name]]
+        x[begins[name] :][:count] = value
+    x[size - timers :] = at.NOBODY
     if dram.refresh != "off":
         first = [dram.first_refresh_cycle(rank) for rank in range(dram.ranks)]
-        x[begins[at.AT_DUE] : begins[at.AT_DUE] + dram.ranks] = first
+        x[begins[at.AT_DUE] :][: dram.ranks] = first
     x[[at.PENDING, at.RESERVED, at.GWRITING]] = -1
     x[at.ABOUT], x[at.TURN] = -2, ports - 1
     return np.array(k, np.int64), x
 
 
-def _rules_by_command(dram: DramConfig, pim: PimConfig) -> tuple[list[int], list[int]]:
+def _rules_by_command(
+    dram: DramConfig, pim: PimConfig, timers: int
+) -> tuple[list[int], list[int]]:
     """Return where the rules after each command begin with the rules, and the scopes before each.
 
-    The rule on an earlier command than the last (tFAW) is not among them: the loop keeps a ring.
+    Timers lie from `timers` on. A rule of one cycle is left out: the command bus keeps it. So is
+    the rule on an earlier command than the last (tFAW): the loop keeps a ring.
     """
     groups, in_group = dram.ranks * dram.bank_groups, dram.banks_per_group
     in_rank = in_group * dram.bank_groups
@@ -193,7 +200,8 @@ def _rules_by_command(dram: DramConfig, pim: PimConfig) -> tuple[list[int], list
     bits = {"bank": at.BY_BANK, "bank_group": at.BY_GROUP, "rank": at.BY_RANK,
             "other_ranks": at.BY_RANK, "channel": at.BY_CHANNEL}
     added = {"": 0, "composite": at.COMPOSITE, "held": at.HELD_DOTS}
-    table = [rule for rule in pim_rules(dram, pim) if rule.nth == 1]
+    table = [r for r in pim_rules(dram, pim)
+             if r.nth == 1 and (r.condition or r.gap_cycles(dram) > 1)]
     before = [0] * len(PIM_COMMANDS)
     starts, packed, begin = list[int](), list[int](), at.RULES
     for command in PIM_COMMANDS:
@@ -201,7 +209,7 @@ def _rules_by_command(dram: DramConfig, pim: PimConfig) -> tuple[list[int], list
         for rule in table:
             if rule.after == command:
                 banks, node, flips = scopes[rule.scope]
-                timer = node * at.KINDS + NUMBER[rule.before]
+                timer = timers + node * at.KINDS + NUMBER[rule.before]
                 before[NUMBER[rule.before]] |= bits[rule.scope]
                 for flip in flips:
                     packed += [banks.bit_length() - 1, flip, timer, rule.gap_cycles(dram),

@@ -4,14 +4,14 @@ Numbers of `trace`'s columns are those of `archsim.pim_trace.PimCommand`.
 """
 
 from archsim import pim_timers as at
-from archsim.engine.compiled import Flat, Rows, compiled
-from archsim.pim_timers import issue, look, ready
+from archsim.engine.compiled import Flat, compiled
+from archsim.pim_timers import bound, go_to, issue, look, ready
 
-__all__ = ["attempt", "refresh", "serve"]
+__all__ = ["attempt", "explain", "refresh", "serve"]
 
 # Classes of cycles that something is waited for, in the order of archsim.pim.CLASSES.
 REFRESH, ROW_CONFLICT, GWRITE_ROW, TURNAROUND, ACTIVATION, IDLE = range(3, 9)
-ISSUED, ENDED = 1, 2  # what serving the head did
+ISSUED, ENDED, AGAIN = 1, 2, 8  # what serving the head did; AGAIN: time has passed, look again
 
 
 @compiled
@@ -49,43 +49,73 @@ def give_back(k: Flat, x: Flat, first: int, width: int) -> None:
 
 
 @compiled
+def explain(k: Flat, x: Flat) -> None:
+    """Note what the last command of the head that was tried in vain waits for."""
+    command, bank = x[at.TRIED], x[at.TRIED_BANK]
+    ready(k, x, command, bank)
+    cause = at.HOST if _for_host(k, x, command, bank) else x[at.CAUSE]
+    x[at.REASON], x[at.TRIED] = _class_of(k, command, cause), -1
+
+
+@compiled
 def attempt(
-    k: Flat, x: Flat, trace: Rows, command: int, bank: int, row: int, column: int, dots: int,
+    k: Flat, x: Flat, t: Flat, command: int, bank: int, row: int, column: int, dots: int,
     owner: int, blame: bool,
 ) -> bool:  # fmt: skip
-    """Issue `command` if it is legal now; if not, remember when it is and what for it waits."""
-    legal = ready(k, x, command, bank)
-    cause = x[at.CAUSE]
-    if owner == at.PIM and _for_host(k, x, command, bank):
-        owner = cause = at.HOST
+    """Issue `command` if it is legal now; if not, remember when it may be, and with `blame` why."""
+    legal = bound(k, x, command, bank)
+    if legal <= x[at.NOW]:
+        legal = ready(k, x, command, bank)
     if legal > x[at.NOW]:
         x[at.WAKE] = min(x[at.WAKE], legal)
         if blame:
-            x[at.REASON] = _class_of(k, command, cause)
+            x[at.TRIED], x[at.TRIED_BANK] = command, bank
         return False
+    if x[at.TRIED] >= 0:
+        explain(k, x)
+    if owner == at.PIM and _for_host(k, x, command, bank):
+        owner = at.HOST
     if blame and owner == at.HOST:
         x[at.REASON] = ROW_CONFLICT
     if command == at.GACT:
         give_back(k, x, bank & -k[at.WIDTH + command], k[at.WIDTH + command])
-    issue(k, x, trace, command, bank, row, column, dots, owner)
+    issue(k, x, t, command, bank, row, column, dots, owner)
     return True
 
 
 @compiled
-def refresh(k: Flat, x: Flat, trace: Rows) -> bool:
+def _attempt_only(k: Flat, x: Flat, t: Flat, command: int, column: int, dots: int) -> bool:
+    """As `attempt` with the one command that the head waits for, of all banks.
+
+    In quiet time it goes on to the cycle in which it is legal.
+    """
+    legal = ready(k, x, command, 0)
+    rest = legal - x[at.NOW]
+    if rest > 0 and legal < x[at.LIMIT] and (command != at.HEADER or rest < x[at.SLACK]):
+        x[at.TRIED], x[at.TRIED_BANK] = command, 0
+        explain(k, x)
+        go_to(x, legal)
+        x[at.REASON] = ACTIVATION
+        if command == at.HEADER:
+            x[at.SLACK] -= rest if k[at.REFRESHES] else 0
+    return attempt(k, x, t, command, 0, x[at.H_ROW], column, dots, at.PIM, True)
+
+
+@compiled
+def refresh(k: Flat, x: Flat, t: Flat) -> bool:
     """Take the next step towards the refresh of the rank that is due: close its rows, REF."""
     width = 1 << k[at.RANK_BITS]
     first, opened = x[at.PENDING] * width, False
     for bank in range(first, first + width):
         if x[k[at.AT_ROW] + bank] >= 0:
             opened = True
-            if attempt(k, x, trace, at.PRE, bank, -1, -1, 0, at.REF, False):
+            if attempt(k, x, t, at.PRE, bank, -1, -1, 0, at.REF, False):
                 return True
         elif x[k[at.AT_PIM_ROW] + bank] >= 0:
             opened = True
-            if attempt(k, x, trace, at.PIMPRE, bank, -1, -1, 0, at.PIM, False):
+            if attempt(k, x, t, at.PIMPRE, bank, -1, -1, 0, at.PIM, False):
                 return True
-    if opened or not attempt(k, x, trace, at.REF, first, -1, -1, 0, at.REF, False):
+    if opened or not attempt(k, x, t, at.REF, first, -1, -1, 0, at.REF, False):
         return False
     due = k[at.AT_DUE] + x[at.PENDING]
     x[at.LATE] = max(x[at.LATE], x[at.NOW] - x[due])
@@ -107,7 +137,7 @@ def _left(k: Flat, x: Flat) -> int:
 
 
 @compiled
-def _gwrite(k: Flat, x: Flat, trace: Rows) -> int:
+def _gwrite(k: Flat, x: Flat, t: Flat) -> int:
     bank, wanted = x[at.H_BANK], x[at.H_ROW]
     row = x[k[at.AT_ROW] + bank]
     if x[at.GWRITING] < 0:
@@ -121,25 +151,23 @@ def _gwrite(k: Flat, x: Flat, trace: Rows) -> int:
         x[at.GWRITING], x[at.SLACK] = bank, left - need
     x[at.REASON] = GWRITE_ROW
     if row == wanted:
-        if attempt(k, x, trace, at.GWRITE, bank, row, x[at.H_COLUMN], 0, at.PIM, True):
+        if attempt(k, x, t, at.GWRITE, bank, row, x[at.H_COLUMN], 0, at.PIM, True):
             x[at.GWRITING] = -1
             return ISSUED | ENDED
         return 0
     if row >= 0:
-        issued = attempt(k, x, trace, at.PRE, bank, -1, -1, 0, at.PIM, False)
+        issued = attempt(k, x, t, at.PRE, bank, -1, -1, 0, at.PIM, False)
     elif x[k[at.AT_PIM_ROW] + bank] == wanted:
-        issued = attempt(k, x, trace, at.PIMPRE, bank, -1, -1, 0, at.PIM, False)
+        issued = attempt(k, x, t, at.PIMPRE, bank, -1, -1, 0, at.PIM, False)
     else:
-        issued = attempt(k, x, trace, at.ACT, bank, wanted, -1, 0, at.PIM, False)
+        issued = attempt(k, x, t, at.ACT, bank, wanted, -1, 0, at.PIM, False)
     return ISSUED if issued else 0
 
 
 @compiled
 def _header_need(k: Flat, x: Flat) -> int:
     """Return the cycles that what follows the HEADER at the head is taken to need."""
-    in_group, groups = 1 << k[at.GROUP_BITS], 0
-    for group in range(k[at.GROUPS]):
-        groups += x[k[at.AT_MATCH] + group] < in_group
+    groups = k[at.GROUPS] - x[at.FULL]
     closed = x[at.WRONG]
     dots = max(x[at.H_DOTS], k[at.FLOOR] + k[at.FLOOR_PER_READ] * x[at.H_READS])
     tile = k[at.PER_DOT] * dots + k[at.PER_READ] * x[at.H_READS] + k[at.BASE]
@@ -148,7 +176,7 @@ def _header_need(k: Flat, x: Flat) -> int:
 
 
 @compiled
-def _header(k: Flat, x: Flat, trace: Rows) -> int:
+def _header(k: Flat, x: Flat, t: Flat) -> int:
     look(k, x, x[at.H_ROW])
     x[at.SLACK] = _left(k, x) - _header_need(k, x)
     if x[at.SLACK] <= 0:
@@ -156,18 +184,17 @@ def _header(k: Flat, x: Flat, trace: Rows) -> int:
         return 0
     if k[at.REFRESHES]:
         x[at.WAKE] = min(x[at.WAKE], x[at.NOW] + x[at.SLACK])  # when it would be too late
-    done = _close(k, x, trace, x[at.H_ROW], False)
+    done = _close(k, x, t, x[at.H_ROW], False)
     if done != ENDED:
-        return ISSUED if done & ISSUED else 0
-    if not attempt(k, x, trace, at.HEADER, 0, x[at.H_ROW], x[at.H_READS], x[at.H_DOTS], at.PIM,
-                   True):  # fmt: skip
+        return done & (ISSUED | AGAIN)
+    if not _attempt_only(k, x, t, at.HEADER, x[at.H_READS], x[at.H_DOTS]):
         return 0
     x[at.RESERVED], x[at.RESULTS_LEFT], x[at.REASON] = x[at.H_ROW], x[at.H_READS], ACTIVATION
     return ISSUED | ENDED
 
 
 @compiled
-def _close(k: Flat, x: Flat, trace: Rows, row: int, everything: bool) -> int:
+def _close(k: Flat, x: Flat, t: Flat, row: int, everything: bool) -> int:
     """Close PIM rows that are not `row`, and `row` in the host's buffers.
 
     ``ENDED`` says that nothing is left to close, after a command only with `everything`.
@@ -175,7 +202,7 @@ def _close(k: Flat, x: Flat, trace: Rows, row: int, everything: bool) -> int:
     both = k[at.TWO_BUFFERS] == 1 and not everything
     close, in_group, left = at.PIMPRE if k[at.TWO_BUFFERS] else at.PRE, 1 << k[at.GROUP_BITS], False
     look(k, x, row)
-    x[at.REASON] = ACTIVATION
+    x[at.REASON], first = ACTIVATION, True
     for group in range(k[at.GROUPS]):
         if x[k[at.AT_WRONG] + group] == 0 and not (both and x[k[at.AT_HELD] + group] > 0):
             continue
@@ -183,35 +210,64 @@ def _close(k: Flat, x: Flat, trace: Rows, row: int, everything: bool) -> int:
         for bank in range(group * in_group, (group + 1) * in_group):
             own = x[k[at.AT_PIM_ROW] + bank]
             if own >= 0 and own != row:
-                if attempt(k, x, trace, close, bank, -1, -1, 0, at.PIM, True):
+                if attempt(k, x, t, close, bank, -1, -1, 0, at.PIM, True):
+                    if first and not everything and x[at.HELD] == 0 and x[at.LIMIT] > 0:
+                        return _close_on(k, x, t, close, bank + 1, row)
                     return ISSUED | ENDED if everything and x[at.WRONG] == 0 else ISSUED
+                first = False
             elif both and x[k[at.AT_ROW] + bank] == row:
-                if attempt(k, x, trace, at.PRE, bank, -1, -1, 0, at.PIM, True):
+                if attempt(k, x, t, at.PRE, bank, -1, -1, 0, at.PIM, True):
                     return ISSUED
+                first = False
     return 0 if left else ENDED
 
 
 @compiled
-def _clear(k: Flat, x: Flat, trace: Rows, first: int, width: int, row: int) -> bool:
+def _close_on(k: Flat, x: Flat, t: Flat, close: int, bank: int, row: int) -> int:
+    """Close the next banks' rows in quiet time, one a cycle, as long as the next one may at once.
+
+    Each cycle is that of a HEADER: it must still be in time.
+    """
+    in_group = 1 << k[at.GROUP_BITS]
+    while bank < k[at.BANKS] and x[at.WRONG] > 0 and x[at.NOW] + 1 < x[at.LIMIT]:
+        group = bank >> k[at.GROUP_BITS]
+        if x[k[at.AT_WRONG] + group] == 0:
+            bank = (group + 1) * in_group
+            continue
+        own = x[k[at.AT_PIM_ROW] + bank]
+        if own >= 0 and own != row:
+            go_to(x, x[at.NOW] + 1)
+            x[at.SLACK] = _left(k, x) - _header_need(k, x)
+            x[at.REASON] = ACTIVATION
+            if x[at.SLACK] <= 0 or not attempt(k, x, t, close, bank, -1, -1, 0, at.PIM, True):
+                return AGAIN
+        bank += 1
+    return ISSUED
+
+
+@compiled
+def _clear(k: Flat, x: Flat, t: Flat, first: int, width: int, row: int) -> bool:
     """Close what keeps `row` from being opened in all these banks; return whether one went."""
     close = at.PIMPRE if k[at.TWO_BUFFERS] else at.PRE
     for bank in range(first, first + width):
         if x[k[at.AT_PIM_ROW] + bank] >= 0:
-            if attempt(k, x, trace, close, bank, -1, -1, 0, at.PIM, True):
+            if attempt(k, x, t, close, bank, -1, -1, 0, at.PIM, True):
                 return True
     if k[at.TWO_BUFFERS]:
         for bank in range(first, first + width):
             if x[k[at.AT_ROW] + bank] == row:
-                if attempt(k, x, trace, at.PRE, bank, -1, -1, 0, at.PIM, True):
+                if attempt(k, x, t, at.PRE, bank, -1, -1, 0, at.PIM, True):
                     return True
     return False
 
 
 @compiled
-def _open(k: Flat, x: Flat, trace: Rows, row: int) -> int:
+def _open(k: Flat, x: Flat, t: Flat, row: int) -> int:
     """Open `row` in the first group that can; ``ENDED`` if it is open in all."""
     look(k, x, row)
     x[at.REASON], ended = ACTIVATION, ENDED
+    if x[at.FULL] == k[at.GROUPS]:
+        return ENDED
     width = k[at.WIDTH + at.GACT]
     for first in range(0, k[at.BANKS], width):
         match = wrong = held = 0
@@ -223,37 +279,29 @@ def _open(k: Flat, x: Flat, trace: Rows, row: int) -> int:
             continue
         ended = 0
         if match + wrong + held > 0:
-            if _clear(k, x, trace, first, width, row):
+            if _clear(k, x, t, first, width, row):
                 return ISSUED
-        elif attempt(k, x, trace, at.GACT, first, row, -1, 0, at.PIM, True):
+        elif attempt(k, x, t, at.GACT, first, row, -1, 0, at.PIM, True):
             return ISSUED
     return ended
 
 
 @compiled
-def _all_open(k: Flat, x: Flat) -> bool:
-    for group in range(k[at.GROUPS]):
-        if x[k[at.AT_MATCH] + group] < 1 << k[at.GROUP_BITS]:
-            return False
-    return True
-
-
-@compiled
-def serve(k: Flat, x: Flat, trace: Rows) -> int:
+def serve(k: Flat, x: Flat, t: Flat) -> int:
     """Take the next step of the entry at the head: whether a command went, and ended it."""
     kind, row = x[at.H_KIND], x[at.H_ROW]
     if kind == at.GWRITE:
-        return _gwrite(k, x, trace)
+        return _gwrite(k, x, t)
     if kind == at.HEADER:
-        return _header(k, x, trace)
+        return _header(k, x, t)
     if kind == at.PIMPRE:
-        return _close(k, x, trace, -1, True)
-    opened = _open(k, x, trace, row)
+        return _close(k, x, t, -1, True)
+    opened = _open(k, x, t, row)
     if kind == at.GACT:
-        return ISSUED | ENDED if opened & ISSUED and _all_open(k, x) else opened
+        return ISSUED | ENDED if opened & ISSUED and x[at.FULL] == k[at.GROUPS] else opened
     if opened != ENDED:
         return opened
-    if not attempt(k, x, trace, kind, 0, row, x[at.H_COLUMN], x[at.H_DOTS], at.PIM, True):
+    if not _attempt_only(k, x, t, kind, x[at.H_COLUMN], x[at.H_DOTS]):
         return 0
     if kind != at.DOT:
         x[at.RESULTS_LEFT] -= 1

@@ -1,20 +1,21 @@
 """The host's requests to a channel that computes, compiled: how they enter, and which goes next."""
 
 from archsim import pim_timers as at
-from archsim.engine.compiled import Flat, Rows, compiled
+from archsim.engine.compiled import Flat, compiled
 from archsim.pim_head import attempt
 from archsim.pim_timers import ready
 
-__all__ = ["account_host", "enter", "host_reason", "serve_host"]
+__all__ = ["enter", "host_reason", "serve_host"]
 
 # A request; N_NEXT: the one behind it at its port, -1 if none is known yet.
 N_SINCE, N_WRITE, N_BANK, N_ROW, N_COLUMN, N_PORT, N_NEXT, N_DONE, N_WIDTH = range(9)
 # Classes of the host's cycles, in the order of archsim.pim.HOST_CLASSES.
-BUSY, REFRESH, PIM_CONFLICT, TURNAROUND, BUS_CONFLICT, ROW_MISS, IDLE = range(7)
+BUSY, REFRESH, PIM_CONFLICT, TURNAROUND, BUS_CONFLICT, ROW_MISS, IDLE = range(
+    at.HOST_CLASSES, at.HOST_CLASSES + 7)
 
 
 @compiled
-def enter(k: Flat, x: Flat, requests: Rows, free: bool) -> None:
+def enter(k: Flat, x: Flat, r: Flat, free: bool) -> None:
     """Let a request enter the window if a place was free, and remember when one may."""
     if x[at.WAITING] == 0:
         return
@@ -23,9 +24,9 @@ def enter(k: Flat, x: Flat, requests: Rows, free: bool) -> None:
         for step in range(1, k[at.PORTS] + 1):
             port = (x[at.TURN] + step) % k[at.PORTS]
             i = x[k[at.AT_PORT] + port]
-            if i >= 0 and requests[i, N_SINCE] <= now:
+            if i >= 0 and r[i * N_WIDTH + N_SINCE] <= now:
                 x[k[at.AT_WINDOW] + x[at.ASKED]] = i
-                x[k[at.AT_PORT] + port] = requests[i, N_NEXT]
+                x[k[at.AT_PORT] + port] = r[i * N_WIDTH + N_NEXT]
                 x[at.ASKED] += 1
                 x[at.WAITING] -= 1
                 x[at.TURN], x[at.WAKE] = port, now + 1
@@ -34,7 +35,7 @@ def enter(k: Flat, x: Flat, requests: Rows, free: bool) -> None:
         for port in range(k[at.PORTS]):
             i = x[k[at.AT_PORT] + port]
             if i >= 0:
-                x[at.WAKE] = min(x[at.WAKE], max(requests[i, N_SINCE], now + 1))
+                x[at.WAKE] = min(x[at.WAKE], max(r[i * N_WIDTH + N_SINCE], now + 1))
 
 
 @compiled
@@ -46,7 +47,7 @@ def _leave(k: Flat, x: Flat, place: int) -> None:
 
 @compiled
 def _open_for_host(
-    k: Flat, x: Flat, trace: Rows, bank: int, wanted: int, limited: bool
+    k: Flat, x: Flat, t: Flat, bank: int, wanted: int, limited: bool
 ) -> bool:
     """Take the next step to open row `wanted` for the host, if the time it costs is left."""
     row, two = x[k[at.AT_ROW] + bank], k[at.TWO_BUFFERS] == 1
@@ -58,7 +59,7 @@ def _open_for_host(
     if two and row < 0 and x[k[at.AT_PIM_ROW] + bank] == wanted:
         command = at.PIMPRE
     opened = wanted if command == at.ACT else -1
-    if not attempt(k, x, trace, command, bank, opened, -1, 0, at.HOST, False):
+    if not attempt(k, x, t, command, bank, opened, -1, 0, at.HOST, False):
         return False
     if command != at.ACT and not two and x[k[at.AT_OPENER] + bank] == at.PIM:
         x[at.STOLEN] += 1 - x[k[at.AT_STOLEN] + bank]
@@ -69,13 +70,13 @@ def _open_for_host(
 
 
 @compiled
-def serve_host(k: Flat, x: Flat, trace: Rows, requests: Rows, limited: bool) -> bool:
+def serve_host(k: Flat, x: Flat, t: Flat, r: Flat, limited: bool) -> bool:
     """Issue a command of the oldest request that can go; return whether a burst was among it."""
     two = k[at.TWO_BUFFERS] == 1
     x[at.STAMP] += 1
     for place in range(x[at.ASKED]):
         i = x[k[at.AT_WINDOW] + place]
-        bank, wanted = requests[i, N_BANK], requests[i, N_ROW]
+        bank, wanted = r[i * N_WIDTH + N_BANK], r[i * N_WIDTH + N_ROW]
         if x[k[at.AT_SEEN] + bank] == x[at.STAMP]:
             continue
         x[k[at.AT_SEEN] + bank] = x[at.STAMP]
@@ -84,25 +85,26 @@ def serve_host(k: Flat, x: Flat, trace: Rows, requests: Rows, limited: bool) -> 
         if two and wanted == x[at.RESERVED]:
             continue
         if x[k[at.AT_ROW] + bank] == wanted:
-            command = at.WR if requests[i, N_WRITE] else at.RD
-            if attempt(k, x, trace, command, bank, wanted, requests[i, N_COLUMN], 0, at.HOST,
+            command = at.WR if r[i * N_WIDTH + N_WRITE] else at.RD
+            if attempt(k, x, t, command, bank, wanted, r[i * N_WIDTH + N_COLUMN], 0, at.HOST,
                        False):  # fmt: skip
-                requests[i, N_DONE], x[at.SERVED] = x[at.NOW], i
+                r[i * N_WIDTH + N_DONE], x[at.SERVED] = x[at.NOW], i
                 _leave(k, x, place)
                 return True
         elif two or x[at.RESERVED] < 0:
-            if _open_for_host(k, x, trace, bank, wanted, limited):
+            if _open_for_host(k, x, t, bank, wanted, limited):
                 return False
     return False
 
 
 @compiled
-def host_reason(k: Flat, x: Flat, requests: Rows, issued: bool) -> int:
+def host_reason(k: Flat, x: Flat, r: Flat, issued: bool) -> int:
     """Return the class of a cycle of the host's data bus without data; `issued`: a command went."""
+    x[at.LEGAL] = at.NEVER
     if x[at.ASKED] == 0:
         return IDLE
     i, two = x[k[at.AT_WINDOW]], k[at.TWO_BUFFERS] == 1
-    bank, wanted = requests[i, N_BANK], requests[i, N_ROW]
+    bank, wanted = r[i * N_WIDTH + N_BANK], r[i * N_WIDTH + N_ROW]
     row = x[k[at.AT_ROW] + bank]
     if bank >> k[at.RANK_BITS] == x[at.PENDING]:
         return REFRESH
@@ -111,7 +113,7 @@ def host_reason(k: Flat, x: Flat, requests: Rows, issued: bool) -> int:
         return PIM_CONFLICT
     command = at.PRE if row >= 0 else at.ACT
     if row == wanted:
-        command = at.WR if requests[i, N_WRITE] else at.RD
+        command = at.WR if r[i * N_WIDTH + N_WRITE] else at.RD
     legal, last = ready(k, x, command, bank), x[at.LAST]
     cause = x[at.CAUSE]
     if legal <= x[at.NOW] or (cause == at.BUS and issued):
@@ -119,6 +121,7 @@ def host_reason(k: Flat, x: Flat, requests: Rows, issued: bool) -> int:
         hosts = last == at.RD or last == at.WR or last == at.ACT or last == at.PRE
         ours = issued and x[at.OWNER] == at.HOST and hosts
         return BUS_CONFLICT if ours else PIM_CONFLICT
+    x[at.LEGAL] = legal
     if cause == at.RD or cause == at.WR:
         return BUS_CONFLICT if cause == command or row != wanted else TURNAROUND
     if cause == at.REF:
@@ -126,11 +129,3 @@ def host_reason(k: Flat, x: Flat, requests: Rows, issued: bool) -> int:
     if cause == at.HOST:
         return ROW_MISS
     return BUS_CONFLICT if cause == at.BUS else PIM_CONFLICT
-
-
-@compiled
-def account_host(x: Flat, after: int, reason: int) -> None:
-    """Charge the cycles of the host's data bus, seen from the command, up to `after`."""
-    busy = max(0, min(after, x[at.HOST_END]) - x[at.NOW])
-    x[at.HOST_CLASSES + BUSY] += busy
-    x[at.HOST_CLASSES + reason] += after - x[at.NOW] - busy

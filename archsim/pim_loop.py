@@ -5,9 +5,10 @@ something may happen; the commands of a tile are made here, from one entry.
 """
 
 from archsim import pim_timers as at
-from archsim.engine.compiled import Flat, Rows, compiled, entry
-from archsim.pim_head import IDLE, REFRESH, ENDED, ISSUED, refresh, serve
-from archsim.pim_host import account_host, enter, host_reason, serve_host
+from archsim.engine.compiled import Flat, compiled, entry
+from archsim.pim_head import AGAIN, ENDED, IDLE, REFRESH, explain, refresh, serve
+from archsim.pim_host import N_SINCE, N_WIDTH, enter, host_reason, serve_host
+from archsim.pim_timers import account, account_host, go_to
 
 __all__ = ["advance"]
 
@@ -18,12 +19,12 @@ TO_TIME, TO_END, TO_EVENT = range(3)  # where it goes to
 
 
 @compiled
-def _take_head(k: Flat, x: Flat, ops: Rows) -> None:
+def _take_head(k: Flat, x: Flat, o: Flat) -> None:
     """Find what the entry at the head of the queue asks for next."""
     i, part = x[at.NEXT], x[at.PART]
-    kind, dots, reads = ops[i, O_KIND], ops[i, O_DOTS], ops[i, O_READS]
-    x[at.H_ROW], x[at.H_BANK], x[at.H_PARTS] = ops[i, O_ROW], ops[i, O_BANK], 1
-    x[at.H_COLUMN], x[at.H_DOTS], x[at.H_READS] = ops[i, O_COLUMN], dots, reads
+    kind, dots, reads = o[i * O_WIDTH + O_KIND], o[i * O_WIDTH + O_DOTS], o[i * O_WIDTH + O_READS]
+    x[at.H_ROW], x[at.H_BANK], x[at.H_PARTS] = o[i * O_WIDTH + O_ROW], o[i * O_WIDTH + O_BANK], 1
+    x[at.H_COLUMN], x[at.H_DOTS], x[at.H_READS] = o[i * O_WIDTH + O_COLUMN], dots, reads
     if kind == at.TILE:
         each = 1 if k[at.TWO_BUFFERS] else dots + 1  # commands of a result
         x[at.H_PARTS] = 1 + reads * each
@@ -40,21 +41,21 @@ def _take_head(k: Flat, x: Flat, ops: Rows) -> None:
 
 
 @compiled
-def _end_part(k: Flat, x: Flat, ops: Rows) -> bool:
+def _end_part(k: Flat, x: Flat, o: Flat) -> bool:
     """Leave what has ended; return whether it was the entry's last."""
     x[at.PART] += 1
     last = x[at.PART] >= x[at.H_PARTS]
     if last:
-        ops[x[at.NEXT], O_DONE] = x[at.NOW]
+        o[x[at.NEXT] * O_WIDTH + O_DONE] = x[at.NOW]
         x[at.NEXT] += 1
         x[at.PART] = 0
     if x[at.NEXT] < x[at.OPS]:
-        _take_head(k, x, ops)
+        _take_head(k, x, o)
     return last
 
 
 @compiled
-def _step(k: Flat, x: Flat, trace: Rows, requests: Rows, head: bool) -> int:
+def _step(k: Flat, x: Flat, t: Flat, r: Flat, head: bool) -> int:
     """Issue at most one command: refresh, the head of the PIM queue, the host.
 
     Returns what serving the head did, or ``4`` if a burst of the host went.
@@ -69,13 +70,15 @@ def _step(k: Flat, x: Flat, trace: Rows, requests: Rows, head: bool) -> int:
     # Refresh first: close the rank's rows, then refresh it.
     if x[at.PENDING] >= 0:
         x[at.REASON] = REFRESH
-        if refresh(k, x, trace):
+        if refresh(k, x, t):
             return 0
     # The head of the PIM queue, or nothing if little time is left before refresh.
     limited = False
     if head:
         if x[at.PENDING] < 0 and x[at.SKIP] == 0:
-            done = serve(k, x, trace)
+            done = serve(k, x, t)
+            if x[at.TRIED] >= 0:
+                explain(k, x)
             if done:
                 return done
             limited = x[at.SKIP] == 0
@@ -85,7 +88,7 @@ def _step(k: Flat, x: Flat, trace: Rows, requests: Rows, head: bool) -> int:
             x[at.REASON] = REFRESH
         if k[at.BLOCKED] and x[at.PENDING] < 0 and x[at.SKIP] == 0:
             return 0
-    return 4 if serve_host(k, x, trace, requests, limited) else 0
+    return 4 if serve_host(k, x, t, r, limited) else 0
 
 
 @compiled
@@ -105,11 +108,18 @@ def _note_busy(k: Flat, x: Flat, dots: int) -> None:
 
 
 @compiled
+def _served(x: Flat) -> bool:
+    """Return whether every entry and every request has had its last command."""
+    return x[at.NEXT] == x[at.OPS] and x[at.ASKED] == 0 and x[at.WAITING] == 0
+
+
+@compiled
 def _next_event(k: Flat, x: Flat, until: int) -> int:
     now, after = x[at.NOW], min(x[at.WAKE], until)
-    for end in range(at.DOTS_END, at.HOST_END + 1):
-        if x[end] > now:
-            after = min(after, x[end])
+    if _served(x):  # it may be at an end
+        for end in (x[at.DRAIN_END], x[at.GWRITE_END]):
+            if end > now:
+                after = min(after, end)
     for rank in range(k[at.RANKS]):
         due = x[k[at.AT_DUE] + rank]
         if due > now:
@@ -118,57 +128,87 @@ def _next_event(k: Flat, x: Flat, until: int) -> int:
 
 
 @compiled
-def _account(x: Flat, after: int) -> None:
-    """Charge the units' cycles up to `after`."""
-    start = x[at.NOW]
-    for n in range(3):  # dot products, drain, vector copy
-        end = max(start, min(after, x[at.DOTS_END + n]))
-        x[at.CLASSES + n] += end - start
-        start = end
-    x[at.CLASSES + x[at.REASON]] += after - start
-
-
-@compiled
-def _served(x: Flat) -> bool:
-    """Return whether every entry and every request has had its last command."""
-    return x[at.NEXT] == x[at.OPS] and x[at.ASKED] == 0 and x[at.WAITING] == 0
-
-
-@compiled
-def _cycle(k: Flat, x: Flat, trace: Rows, ops: Rows, requests: Rows, until: int) -> int:
+def _cycle(k: Flat, x: Flat, t: Flat, o: Flat, r: Flat, until: int) -> int:
     """Do what is to be done now, and go on to when something may be again.
 
     Returns 1 if an entry or a request had its last command, 2 if nothing will ever happen.
     """
     now, free = x[at.NOW], x[at.ASKED] < k[at.ENTRIES]
     x[at.SERVED] = -1
-    x[at.WAKE], x[at.REASON] = at.NEVER, IDLE
+    x[at.WAKE], x[at.REASON], x[at.TRIED] = at.NEVER, IDLE, -1
     head = x[at.NEXT] < x[at.OPS]
-    if head and ops[x[at.NEXT], O_SINCE] > now:
-        head, x[at.WAKE] = False, ops[x[at.NEXT], O_SINCE]
+    if head and o[x[at.NEXT] * O_WIDTH + O_SINCE] > now:
+        head, x[at.WAKE] = False, o[x[at.NEXT] * O_WIDTH + O_SINCE]
     bus, dots = x[at.BUS_FREE], x[at.H_DOTS]
-    done = _step(k, x, trace, requests, head)
+    done = _step(k, x, t, r, head)
     issued, last = x[at.BUS_FREE] != bus, 0
     if issued:
         _note_busy(k, x, dots)
     if done & ENDED:
-        last = 1 if _end_part(k, x, ops) else 0
+        last = 1 if _end_part(k, x, o) else 0
     elif done == 4:
         last, x[at.HOST_END] = 1, max(x[at.HOST_END], now) + k[at.BURST_CYCLES]
-    reason = host_reason(k, x, requests, issued)
-    enter(k, x, requests, free)
+    reason = host_reason(k, x, r, issued)
+    enter(k, x, r, free)
     after = now + 1 if issued or done & ENDED else _next_event(k, x, until)
     if after == at.NEVER:
         return 2
-    _account(x, after)
+    account(x, after)
     account_host(x, after, reason)
     x[at.NOW] = after
     return last
 
 
+@compiled
+def _quiet_until(k: Flat, x: Flat, r: Flat, until: int) -> int:
+    """Return the cycle up to which nothing but the head can go; 0 if something else may now."""
+    if x[at.PENDING] >= 0 or x[at.SKIP] or x[at.ASKED] > 0:
+        return 0
+    for rank in range(k[at.RANKS]):
+        until = min(until, x[k[at.AT_DUE] + rank])
+    if x[at.WAITING] > 0:
+        for port in range(k[at.PORTS]):
+            i = x[k[at.AT_PORT] + port]
+            if i >= 0:
+                until = min(until, r[i * N_WIDTH + N_SINCE])
+    return until
+
+
+@compiled
+def _rush(k: Flat, x: Flat, t: Flat, o: Flat, limit: int, goal: int) -> bool:
+    """Serve the head up to cycle `limit`, before which nothing else can go.
+
+    Returns whether an entry had its last command, if that is the `goal`.
+    """
+    last = 0
+    while x[at.NOW] < limit and x[at.NEXT] < x[at.OPS] and not (last and goal == TO_EVENT) and (
+            x[at.RECORDED] < x[at.ROOM] or x[at.ROOM] == 0):
+        if o[x[at.NEXT] * O_WIDTH + O_SINCE] > x[at.NOW]:
+            break
+        x[at.WAKE], x[at.REASON], x[at.TRIED] = at.NEVER, IDLE, -1
+        x[at.LIMIT] = 0 if x[at.ROOM] > 0 or goal == TO_EVENT else limit
+        done = serve(k, x, t)
+        if done == AGAIN:
+            continue
+        if x[at.TRIED] >= 0:
+            explain(k, x)
+        if x[at.SKIP]:
+            break
+        after = min(x[at.WAKE], limit)
+        if done:
+            after = x[at.NOW] + 1
+            if x[at.BUS_FREE] == after:
+                _note_busy(k, x, x[at.H_DOTS])
+            if done & ENDED:
+                last = 1 if _end_part(k, x, o) else 0
+        go_to(x, after)
+    x[at.LIMIT] = 0
+    return last == 1 and goal == TO_EVENT
+
+
 @entry
 def advance(
-    k: Flat, x: Flat, trace: Rows, ops: Rows, requests: Rows, until: int, goal: int
+    k: Flat, x: Flat, t: Flat, o: Flat, r: Flat, until: int, goal: int
 ) -> int:
     """Go on to cycle `until`; with `goal` to when all is served, or past the next event of a user.
 
@@ -176,15 +216,22 @@ def advance(
     """
     x[at.ABOUT] = -2  # rows may have been set by hand
     if x[at.NEXT] < x[at.OPS]:
-        _take_head(k, x, ops)
+        _take_head(k, x, o)
     while x[at.NOW] < until:
         if goal == TO_END and _served(x) and (
             x[at.NOW] >= max(x[at.DRAIN_END], x[at.GWRITE_END])
         ):  # fmt: skip
             return STOPPED
-        if len(trace) > 1 and trace[0, 0] == len(trace) - 1:
+        if x[at.RECORDED] == x[at.ROOM] and x[at.ROOM] > 0:
             return FULL
-        done = _cycle(k, x, trace, ops, requests, until)
+        limit = _quiet_until(k, x, r, until)
+        if limit > x[at.NOW] and x[at.NEXT] < x[at.OPS]:
+            start = x[at.NOW]
+            if _rush(k, x, t, o, limit, goal):
+                return STOPPED
+            if x[at.NOW] > start:
+                continue
+        done = _cycle(k, x, t, o, r, until)
         if done == 2:
             return STUCK
         if done and goal == TO_EVENT:

@@ -4,9 +4,10 @@ All of a channel lies in two arrays: `k`, constants and rules, which `archsim.pi
 `x`, the state. Places are nodes: banks, then bank groups, then ranks, then the channel.
 """
 
-from archsim.engine.compiled import Flat, Rows, compiled, entry
+from archsim.engine.compiled import Flat, compiled, entry
 
-__all__ = ["issue", "look", "ready", "ready_by_hand", "issue_by_hand"]
+__all__ = ["account", "account_host", "bound", "go_to", "issue", "issue_by_hand", "look", "ready",
+           "ready_by_hand"]
 
 NEVER = 1 << 60
 # In the order of machine.pim.PIM_COMMANDS; what a command waits for is one of them, or of the rest.
@@ -25,57 +26,62 @@ TILE = KINDS  # an entry of the queue only: HEADER and all that follows it
     OPEN_NEED, CLOSED_NEED, OTHER_NEED,  # of a GWRITE: its row is open, none is, another is
     CLOSING, PER_CLOSED, PER_DOT, FLOOR, FLOOR_PER_READ, PER_READ, BASE, LEAST,  # of a HEADER
     AT_ROW, AT_PIM_ROW, AT_OPENER, AT_STOLEN, AT_SEEN, AT_MATCH, AT_WRONG, AT_HELD, AT_DUE,
-    AT_ACTS, AT_WINDOW, AT_PORT, AT_TIMER, AT_CAUSE, AT_OPENING,
+    AT_ACTS, AT_WINDOW, AT_PORT, AT_TIMER, TO_CAUSE, AT_OPENING,
     WIDTH,  # for each command the banks it reaches, then the scopes of the rules before it
 ) = range(49)  # fmt: skip
 SCOPES = WIDTH + KINDS
 RULE_START = SCOPES + KINDS
 RULES = RULE_START + KINDS + 1
 BY_BANK, BY_GROUP, BY_RANK, BY_CHANNEL = 1, 2, 4, 8  # scopes
-# A rule: banks of its places (as a shift), another place (to flip), timer, cycles, what is added.
+# A rule: banks of its places (as a shift), number to flip, first timer, cycles, what is added.
 R_SHIFT, R_FLIP, R_TIMER, R_GAP, R_PLUS, R_WIDTH = range(6)
 COMPOSITE, HELD_DOTS = 1, 2  # what is added
 
 # State: the device, the controller, the entry under way, the ends of what is under way, counters.
 (
-    NOW, BUS_FREE, OWNER, LAST, CAUSE, ABOUT, WRONG, STOLEN, STAMP,
-    PENDING, SKIP, SLACK, RESERVED, RESULTS_LEFT, GWRITING, REASON, WAKE, LATE,
+    NOW, BUS_FREE, OWNER, LAST, CAUSE, ABOUT, WRONG, HELD, FULL, STOLEN, STAMP,
+    PENDING, SKIP, SLACK, RESERVED, RESULTS_LEFT, GWRITING, REASON, WAKE, LATE, TRIED, TRIED_BANK,
+    LIMIT, LEGAL,
     NEXT, PART, H_KIND, H_ROW, H_BANK, H_COLUMN, H_DOTS, H_READS, H_PARTS, OPS,
-    DOTS_END, DRAIN_END, GWRITE_END, HOST_END, WAITING, ASKED, TURN, SERVED, COUNTS,
-) = range(37)  # fmt: skip
+    DOTS_END, DRAIN_END, GWRITE_END, HOST_END, WAITING, ASKED, TURN, SERVED,
+    ROOM, RECORDED, COUNTS,
+) = range(45)  # fmt: skip
 CLASSES = COUNTS + KINDS
 HOST_CLASSES = CLASSES + 9
 STATE = HOST_CLASSES + 7
+HOST_BUSY, HOST_PIM_CONFLICT, HOST_IDLE = HOST_CLASSES, HOST_CLASSES + 2, HOST_CLASSES + 6
 ACTS_KEPT = 4
+T_WIDTH = 6  # of a recorded command; there are x[RECORDED] of them, and room for x[ROOM] in all
 
 
 @compiled
 def ready(k: Flat, x: Flat, command: int, bank: int) -> int:
     """Return the first cycle at which `command` is legal; what it waits for is in ``x[CAUSE]``."""
     scopes, width = k[SCOPES + command], k[WIDTH + command]
-    first = bank & -width
-    best, cause = x[BUS_FREE], BUS
+    first, best, found = bank & -width, x[BUS_FREE], -1
+    timers = k[AT_TIMER] + command
     if scopes & BY_CHANNEL:
-        at = (k[BANKS] + k[GROUPS] + k[RANKS]) * KINDS + command
-        if x[k[AT_TIMER] + at] > best:
-            best, cause = x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at]
+        at = timers + (k[BANKS] + k[GROUPS] + k[RANKS]) * KINDS
+        if x[at] > best:
+            best, found = x[at], at
     if scopes & BY_BANK:
         for place in range(first, first + width):
-            at = place * KINDS + command
-            if x[k[AT_TIMER] + at] > best:
-                best, cause = x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at]
+            at = timers + place * KINDS
+            if x[at] > best:
+                best, found = x[at], at
     if scopes & BY_GROUP:
         low, high = first >> k[GROUP_BITS], (first + width - 1) >> k[GROUP_BITS]
         for place in range(low, high + 1):
-            at = (k[BANKS] + place) * KINDS + command
-            if x[k[AT_TIMER] + at] > best:
-                best, cause = x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at]
+            at = timers + (k[BANKS] + place) * KINDS
+            if x[at] > best:
+                best, found = x[at], at
     if scopes & BY_RANK:
         low, high = first >> k[RANK_BITS], (first + width - 1) >> k[RANK_BITS]
         for place in range(low, high + 1):
-            at = (k[BANKS] + k[GROUPS] + place) * KINDS + command
-            if x[k[AT_TIMER] + at] > best:
-                best, cause = x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at]
+            at = timers + (k[BANKS] + k[GROUPS] + place) * KINDS
+            if x[at] > best:
+                best, found = x[at], at
+    cause = x[found + k[TO_CAUSE]] if found >= 0 else BUS
     if command == ACT:
         window = x[k[AT_ACTS] + (bank >> k[RANK_BITS]) * ACTS_KEPT] + k[WINDOW_CYCLES]
         if window > best:
@@ -85,16 +91,31 @@ def ready(k: Flat, x: Flat, command: int, bank: int) -> int:
 
 
 @compiled
+def bound(k: Flat, x: Flat, command: int, bank: int) -> int:
+    """Return a cycle before which `command` is not legal: what ranks and the channel allow."""
+    scopes, best = k[SCOPES + command], x[BUS_FREE]
+    timers = k[AT_TIMER] + (k[BANKS] + k[GROUPS]) * KINDS + command
+    if scopes & BY_CHANNEL:
+        best = max(best, x[timers + k[RANKS] * KINDS])
+    if scopes & BY_RANK:
+        best = max(best, x[timers + (bank >> k[RANK_BITS]) * KINDS])
+    return best
+
+
+@compiled
 def _count(k: Flat, x: Flat, bank: int, sign: int) -> None:
     """Add a bank to what its group counts about the row ``x[ABOUT]``, or take it out."""
     group, row = bank >> k[GROUP_BITS], x[k[AT_PIM_ROW] + bank]
     if row == x[ABOUT]:
+        x[FULL] -= x[k[AT_MATCH] + group] >> k[GROUP_BITS]
         x[k[AT_MATCH] + group] += sign
+        x[FULL] += x[k[AT_MATCH] + group] >> k[GROUP_BITS]
     elif row >= 0:
         x[k[AT_WRONG] + group] += sign
         x[WRONG] += sign
     if k[TWO_BUFFERS] and x[k[AT_ROW] + bank] == x[ABOUT]:
         x[k[AT_HELD] + group] += sign
+        x[HELD] += sign
 
 
 @compiled
@@ -102,7 +123,7 @@ def look(k: Flat, x: Flat, row: int) -> None:
     """Count in each group the banks whose PIM buffer, or host buffer, holds `row` or another."""
     if x[ABOUT] == row:
         return
-    x[ABOUT], x[WRONG] = row, 0
+    x[ABOUT], x[WRONG], x[HELD], x[FULL] = row, 0, 0, 0
     for group in range(k[GROUPS]):
         x[k[AT_MATCH] + group] = x[k[AT_WRONG] + group] = x[k[AT_HELD] + group] = 0
     for bank in range(k[BANKS]):
@@ -126,13 +147,13 @@ def _set_timers(k: Flat, x: Flat, command: int, bank: int, dots: int, cause: int
         elif k[i + R_PLUS] == HELD_DOTS and k[HOLDS]:
             gap += k[DOT_CYCLES] * (dots - 1)
         at = k[i + R_TIMER] + ((bank >> k[i + R_SHIFT]) ^ k[i + R_FLIP]) * KINDS
-        if x[NOW] + gap > x[k[AT_TIMER] + at]:
-            x[k[AT_TIMER] + at], x[k[AT_CAUSE] + at] = x[NOW] + gap, cause
+        if x[NOW] + gap > x[at]:
+            x[at], x[at + k[TO_CAUSE]] = x[NOW] + gap, cause
 
 
 @compiled
 def issue(
-    k: Flat, x: Flat, trace: Rows, command: int, bank: int, row: int, column: int, dots: int,
+    k: Flat, x: Flat, t: Flat, command: int, bank: int, row: int, column: int, dots: int,
     owner: int,
 ) -> None:  # fmt: skip
     """Issue `command` now for `owner`; the caller has asked `ready` and knows the rows."""
@@ -157,11 +178,44 @@ def issue(
     _set_timers(k, x, command, bank, dots, owner if owned else command)
     x[BUS_FREE], x[OWNER], x[LAST] = x[NOW] + 1, owner, command
     x[COUNTS + command] += 1
-    if len(trace) > 1:
-        trace[0, 0] += 1
-        at = trace[0, 0]
-        trace[at, 0], trace[at, 1], trace[at, 2] = x[NOW], command, bank
-        trace[at, 3], trace[at, 4], trace[at, 5] = row, column, dots
+    if x[ROOM] > 0:
+        at = x[RECORDED] * T_WIDTH
+        t[at], t[at + 1], t[at + 2] = x[NOW], command, bank
+        t[at + 3], t[at + 4], t[at + 5] = row, column, dots
+        x[RECORDED] += 1
+
+
+@compiled
+def account(x: Flat, after: int) -> None:
+    """Charge the units' cycles up to `after`."""
+    start = x[NOW]
+    for n in range(3):  # dot products, drain, vector copy
+        end = max(start, min(after, x[DOTS_END + n]))
+        x[CLASSES + n] += end - start
+        start = end
+    x[CLASSES + x[REASON]] += after - start
+
+
+@compiled
+def account_host(x: Flat, after: int, reason: int) -> None:
+    """Charge the cycles of the host's data bus, seen from the command, up to `after`.
+
+    From ``x[LEGAL]`` on only PIM holds the oldest request up.
+    """
+    busy = max(x[NOW], min(after, x[HOST_END]))
+    x[HOST_BUSY] += busy - x[NOW]
+    held = max(busy, min(after, x[LEGAL]))
+    x[reason] += held - busy
+    x[HOST_PIM_CONFLICT] += after - held
+
+
+@compiled
+def go_to(x: Flat, after: int) -> None:
+    """Let time pass in which nothing of the host waits."""
+    account(x, after)
+    x[LEGAL] = NEVER
+    account_host(x, after, HOST_IDLE)
+    x[NOW] = after
 
 
 @entry
@@ -172,8 +226,8 @@ def ready_by_hand(k: Flat, x: Flat, command: int, bank: int) -> int:
 
 @entry
 def issue_by_hand(
-    k: Flat, x: Flat, trace: Rows, command: int, bank: int, row: int, column: int, dots: int,
+    k: Flat, x: Flat, t: Flat, command: int, bank: int, row: int, column: int, dots: int,
     owner: int,
 ) -> None:  # fmt: skip
     """As `issue`, for Python."""
-    issue(k, x, trace, command, bank, row, column, dots, owner)
+    issue(k, x, t, command, bank, row, column, dots, owner)
