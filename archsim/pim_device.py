@@ -4,6 +4,7 @@ import numpy as np
 
 from archsim import pim_timers as at
 from archsim.pim_trace import PimCommand
+from machine.config import require
 from machine.dram import DramConfig
 from machine.pim import PIM_COMMANDS, PimConfig, pim_rules
 from machine.pim_macros import gwrite_cycles, header_terms
@@ -208,6 +209,8 @@ def _rules_by_command(
         starts.append(begin + len(packed))
         for rule in table:
             if rule.after == command:
+                if command == "GEMV":
+                    require(rule.scope == "channel", "scope of GEMV", "channel", rule.scope)
                 banks, node, flips = scopes[rule.scope]
                 timer = timers + node * at.KINDS + NUMBER[rule.before]
                 before[NUMBER[rule.before]] |= bits[rule.scope]

@@ -89,16 +89,26 @@ def _attempt_only(k: Flat, x: Flat, t: Flat, command: int, column: int, dots: in
 
     In quiet time it goes on to the cycle in which it is legal.
     """
-    legal = ready(k, x, command, 0)
-    rest = legal - x[at.NOW]
+    place = k[at.AT_TIMER] + (k[at.BANKS] + k[at.GROUPS] + k[at.RANKS]) * at.KINDS + command
+    legal, rest = x[place], x[place] - x[at.NOW]
     if rest > 0 and legal < x[at.LIMIT] and (command != at.HEADER or rest < x[at.SLACK]):
-        x[at.TRIED], x[at.TRIED_BANK] = command, 0
-        explain(k, x)
+        x[at.REASON] = _class_of(k, command, x[place + k[at.TO_CAUSE]])
         go_to(x, legal)
         x[at.REASON] = ACTIVATION
         if command == at.HEADER:
             x[at.SLACK] -= rest if k[at.REFRESHES] else 0
-    return attempt(k, x, t, command, 0, x[at.H_ROW], column, dots, at.PIM, True)
+    elif rest > 0:
+        x[at.WAKE] = min(x[at.WAKE], legal)
+        x[at.TRIED], x[at.TRIED_BANK] = command, 0
+        return False
+    if x[at.BUS_FREE] > x[at.NOW]:
+        x[at.WAKE] = min(x[at.WAKE], x[at.BUS_FREE])
+        x[at.TRIED], x[at.TRIED_BANK] = command, 0
+        return False
+    if x[at.TRIED] >= 0:
+        explain(k, x)
+    issue(k, x, t, command, 0, x[at.H_ROW], column, dots, at.PIM)
+    return True
 
 
 @compiled
@@ -270,6 +280,15 @@ def _open(k: Flat, x: Flat, t: Flat, row: int) -> int:
         return ENDED
     width = k[at.WIDTH + at.GACT]
     for first in range(0, k[at.BANKS], width):
+        if x[at.WRONG] + x[at.HELD] == 0 and width == 1 << k[at.GROUP_BITS]:
+            # The common case: its rows are closed, or open as wanted.
+            match = x[k[at.AT_MATCH] + (first >> k[at.GROUP_BITS])]
+            if match == width:
+                continue
+            if match == 0 and bound(k, x, at.GACT, first) > x[at.NOW]:
+                x[at.WAKE] = min(x[at.WAKE], bound(k, x, at.GACT, first))
+                x[at.TRIED], x[at.TRIED_BANK], ended = at.GACT, first, 0
+                continue
         match = wrong = held = 0
         for group in range(first >> k[at.GROUP_BITS], (first + width) >> k[at.GROUP_BITS]):
             match += x[k[at.AT_MATCH] + group]

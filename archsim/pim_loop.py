@@ -21,37 +21,48 @@ TO_TIME, TO_END, TO_EVENT = range(3)  # where it goes to
 @compiled
 def _take_head(k: Flat, x: Flat, o: Flat) -> None:
     """Find what the entry at the head of the queue asks for next."""
-    i, part = x[at.NEXT], x[at.PART]
-    kind, dots, reads = o[i * O_WIDTH + O_KIND], o[i * O_WIDTH + O_DOTS], o[i * O_WIDTH + O_READS]
-    x[at.H_ROW], x[at.H_BANK], x[at.H_PARTS] = o[i * O_WIDTH + O_ROW], o[i * O_WIDTH + O_BANK], 1
-    x[at.H_COLUMN], x[at.H_DOTS], x[at.H_READS] = o[i * O_WIDTH + O_COLUMN], dots, reads
+    i, part = x[at.NEXT] * O_WIDTH, x[at.PART]
+    kind, dots, reads = o[i + O_KIND], o[i + O_DOTS], o[i + O_READS]
+    x[at.H_ROW], x[at.H_BANK], x[at.H_PARTS] = o[i + O_ROW], o[i + O_BANK], 1
+    x[at.H_COLUMN], x[at.H_DOTS], x[at.H_READS] = o[i + O_COLUMN], dots, reads
+    x[at.H_KIND] = kind
     if kind == at.TILE:
         each = 1 if k[at.TWO_BUFFERS] else dots + 1  # commands of a result
         x[at.H_PARTS] = 1 + reads * each
-        if part == 0:
-            kind, x[at.H_DOTS] = at.HEADER, dots * reads
-        elif k[at.TWO_BUFFERS]:
-            kind, x[at.H_COLUMN] = at.GEMV, (part - 1) * dots
-        else:
-            read, within = (part - 1) // each, (part - 1) % each
-            kind, x[at.H_COLUMN], x[at.H_DOTS] = at.DOT, read * dots + within, 1
-            if within == dots:
-                kind, x[at.H_COLUMN], x[at.H_DOTS] = at.READRES, 0, 0
-    x[at.H_KIND] = kind
+        x[at.H_KIND], x[at.H_DOTS] = at.HEADER, dots * reads
+        x[at.WITHIN], x[at.COLUMN] = -1, 0
+        for _ in range(part):
+            _next_part(k, x, dots)
+
+
+@compiled
+def _next_part(k: Flat, x: Flat, dots: int) -> None:
+    """Go on to the next command of a tile whose results take `dots` each."""
+    if k[at.TWO_BUFFERS]:
+        x[at.H_COLUMN] = x[at.H_COLUMN] + dots if x[at.H_KIND] == at.GEMV else 0
+        x[at.H_KIND], x[at.H_DOTS] = at.GEMV, dots
+        return
+    x[at.WITHIN] += 1
+    if x[at.WITHIN] == dots:
+        x[at.H_KIND], x[at.H_DOTS], x[at.H_COLUMN], x[at.WITHIN] = at.READRES, 0, 0, -1
+        return
+    x[at.H_KIND], x[at.H_DOTS] = at.DOT, 1
+    x[at.H_COLUMN], x[at.COLUMN] = x[at.COLUMN], x[at.COLUMN] + 1
 
 
 @compiled
 def _end_part(k: Flat, x: Flat, o: Flat) -> bool:
     """Leave what has ended; return whether it was the entry's last."""
     x[at.PART] += 1
-    last = x[at.PART] >= x[at.H_PARTS]
-    if last:
-        o[x[at.NEXT] * O_WIDTH + O_DONE] = x[at.NOW]
-        x[at.NEXT] += 1
-        x[at.PART] = 0
+    if x[at.PART] < x[at.H_PARTS]:
+        _next_part(k, x, o[x[at.NEXT] * O_WIDTH + O_DOTS])
+        return False
+    o[x[at.NEXT] * O_WIDTH + O_DONE] = x[at.NOW]
+    x[at.NEXT] += 1
+    x[at.PART] = 0
     if x[at.NEXT] < x[at.OPS]:
         _take_head(k, x, o)
-    return last
+    return True
 
 
 @compiled
@@ -105,6 +116,9 @@ def _note_busy(k: Flat, x: Flat, dots: int) -> None:
         x[at.DRAIN_END] = max(x[at.DRAIN_END], now + k[at.DOT_CYCLES])
     elif command == at.GWRITE:
         x[at.GWRITE_END] = now + k[at.GWRITE_CYCLES]
+    else:
+        return
+    x[at.UNITS_END] = max(x[at.DOTS_END], max(x[at.DRAIN_END], x[at.GWRITE_END]))
 
 
 @compiled

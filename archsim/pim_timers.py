@@ -42,10 +42,11 @@ COMPOSITE, HELD_DOTS = 1, 2  # what is added
     NOW, BUS_FREE, OWNER, LAST, CAUSE, ABOUT, WRONG, HELD, FULL, STOLEN, STAMP,
     PENDING, SKIP, SLACK, RESERVED, RESULTS_LEFT, GWRITING, REASON, WAKE, LATE, TRIED, TRIED_BANK,
     LIMIT, LEGAL,
-    NEXT, PART, H_KIND, H_ROW, H_BANK, H_COLUMN, H_DOTS, H_READS, H_PARTS, OPS,
-    DOTS_END, DRAIN_END, GWRITE_END, HOST_END, WAITING, ASKED, TURN, SERVED,
+    NEXT, PART, H_KIND, H_ROW, H_BANK, H_COLUMN, H_DOTS, H_READS, H_PARTS, WITHIN, COLUMN,
+    OPS,
+    DOTS_END, DRAIN_END, GWRITE_END, UNITS_END, HOST_END, WAITING, ASKED, TURN, SERVED,
     ROOM, RECORDED, COUNTS,
-) = range(45)  # fmt: skip
+) = range(48)  # fmt: skip
 CLASSES = COUNTS + KINDS
 HOST_CLASSES = CLASSES + 9
 STATE = HOST_CLASSES + 7
@@ -103,19 +104,23 @@ def bound(k: Flat, x: Flat, command: int, bank: int) -> int:
 
 
 @compiled
-def _count(k: Flat, x: Flat, bank: int, sign: int) -> None:
-    """Add a bank to what its group counts about the row ``x[ABOUT]``, or take it out."""
-    group, row = bank >> k[GROUP_BITS], x[k[AT_PIM_ROW] + bank]
-    if row == x[ABOUT]:
-        x[FULL] -= x[k[AT_MATCH] + group] >> k[GROUP_BITS]
-        x[k[AT_MATCH] + group] += sign
-        x[FULL] += x[k[AT_MATCH] + group] >> k[GROUP_BITS]
+def _count(k: Flat, x: Flat, at: int, group: int, row: int, banks: int) -> None:
+    """Add `banks` (or take them out) that hold `row` to what their group counts.
+
+    Closed ones count for nothing, nor do rows of the host's own buffer but ``x[ABOUT]``.
+    """
+    if row != x[ABOUT]:
+        if row >= 0 and at == k[AT_PIM_ROW]:
+            x[k[AT_WRONG] + group] += banks
+            x[WRONG] += banks
     elif row >= 0:
-        x[k[AT_WRONG] + group] += sign
-        x[WRONG] += sign
-    if k[TWO_BUFFERS] and x[k[AT_ROW] + bank] == x[ABOUT]:
-        x[k[AT_HELD] + group] += sign
-        x[HELD] += sign
+        if at == k[AT_PIM_ROW]:
+            x[FULL] -= x[k[AT_MATCH] + group] >> k[GROUP_BITS]
+            x[k[AT_MATCH] + group] += banks
+            x[FULL] += x[k[AT_MATCH] + group] >> k[GROUP_BITS]
+        else:
+            x[k[AT_HELD] + group] += banks
+            x[HELD] += banks
 
 
 @compiled
@@ -127,28 +132,46 @@ def look(k: Flat, x: Flat, row: int) -> None:
     for group in range(k[GROUPS]):
         x[k[AT_MATCH] + group] = x[k[AT_WRONG] + group] = x[k[AT_HELD] + group] = 0
     for bank in range(k[BANKS]):
-        _count(k, x, bank, 1)
+        group = bank >> k[GROUP_BITS]
+        _count(k, x, k[AT_PIM_ROW], group, x[k[AT_PIM_ROW] + bank], 1)
+        if k[TWO_BUFFERS]:
+            _count(k, x, k[AT_ROW], group, x[k[AT_ROW] + bank], 1)
 
 
 @compiled
-def _put_row(k: Flat, x: Flat, at: int, first: int, width: int, row: int) -> None:
+def _close_rows(k: Flat, x: Flat, at: int, first: int, width: int) -> None:
     for bank in range(first, first + width):
-        _count(k, x, bank, -1)
-        x[at + bank] = row
-        _count(k, x, bank, 1)
+        _count(k, x, at, bank >> k[GROUP_BITS], x[at + bank], -1)
+        x[at + bank] = -1
+
+
+@compiled
+def _open_rows(k: Flat, x: Flat, first: int, width: int, row: int) -> None:
+    """Open `row` in the PIM buffers of whole groups that are closed."""
+    for bank in range(first, first + width):
+        x[k[AT_PIM_ROW] + bank], x[k[AT_OPENER] + bank] = row, PIM
+    for group in range(first >> k[GROUP_BITS], (first + width) >> k[GROUP_BITS]):
+        _count(k, x, k[AT_PIM_ROW], group, row, 1 << k[GROUP_BITS])
 
 
 @compiled
 def _set_timers(k: Flat, x: Flat, command: int, bank: int, dots: int, cause: int) -> None:
+    now, to_cause = x[NOW], k[TO_CAUSE]
+    if command == GEMV:  # its rules are of the channel, some with what its dots take
+        after_last = now + k[DOT_CYCLES] * (dots - 1) if k[HOLDS] else now
+        after_all = now + k[DOT_CYCLES] * (max(dots, k[FILL_DOTS]) + 1)
+        for i in range(k[RULE_START + command], k[RULE_START + command + 1], R_WIDTH):
+            plus, at = k[i + R_PLUS], k[i + R_TIMER]
+            legal = k[i + R_GAP] + (
+                after_all if plus == COMPOSITE else after_last if plus == HELD_DOTS else now)
+            if legal > x[at]:
+                x[at], x[at + to_cause] = legal, cause
+        return
     for i in range(k[RULE_START + command], k[RULE_START + command + 1], R_WIDTH):
-        gap = k[i + R_GAP]
-        if k[i + R_PLUS] == COMPOSITE:
-            gap += k[DOT_CYCLES] * (max(dots, k[FILL_DOTS]) + 1)
-        elif k[i + R_PLUS] == HELD_DOTS and k[HOLDS]:
-            gap += k[DOT_CYCLES] * (dots - 1)
         at = k[i + R_TIMER] + ((bank >> k[i + R_SHIFT]) ^ k[i + R_FLIP]) * KINDS
-        if x[NOW] + gap > x[at]:
-            x[at], x[at + k[TO_CAUSE]] = x[NOW] + gap, cause
+        legal = now + k[i + R_GAP]
+        if legal > x[at]:
+            x[at], x[at + to_cause] = legal, cause
 
 
 @compiled
@@ -161,19 +184,18 @@ def issue(
     first = bank & -width
     if command == ACT:
         x[k[AT_OPENER] + bank] = owner
-        _put_row(k, x, k[AT_ROW], bank, 1, row)
+        x[k[AT_ROW] + bank] = row
+        _count(k, x, k[AT_ROW], bank >> k[GROUP_BITS], row, 1)
         acts = k[AT_ACTS] + (bank >> k[RANK_BITS]) * ACTS_KEPT
         for n in range(ACTS_KEPT - 1):
             x[acts + n] = x[acts + n + 1]
         x[acts + ACTS_KEPT - 1] = x[NOW]
     elif command == PRE or command == PREA:
-        _put_row(k, x, k[AT_ROW], first, width, -1)
+        _close_rows(k, x, k[AT_ROW], first, width)
     elif command == GACT:
-        for b in range(first, first + width):
-            x[k[AT_OPENER] + b] = PIM
-        _put_row(k, x, k[AT_PIM_ROW], first, width, row)
+        _open_rows(k, x, first, width, row)
     elif command == PIMPRE:
-        _put_row(k, x, k[AT_PIM_ROW], first, width, -1)
+        _close_rows(k, x, k[AT_PIM_ROW], first, width)
     owned = command <= PREA or command == GACT
     _set_timers(k, x, command, bank, dots, owner if owned else command)
     x[BUS_FREE], x[OWNER], x[LAST] = x[NOW] + 1, owner, command
@@ -189,6 +211,9 @@ def issue(
 def account(x: Flat, after: int) -> None:
     """Charge the units' cycles up to `after`."""
     start = x[NOW]
+    if start >= x[UNITS_END]:
+        x[CLASSES + x[REASON]] += after - start
+        return
     for n in range(3):  # dot products, drain, vector copy
         end = max(start, min(after, x[DOTS_END + n]))
         x[CLASSES + n] += end - start
@@ -213,8 +238,9 @@ def account_host(x: Flat, after: int, reason: int) -> None:
 def go_to(x: Flat, after: int) -> None:
     """Let time pass in which nothing of the host waits."""
     account(x, after)
-    x[LEGAL] = NEVER
-    account_host(x, after, HOST_IDLE)
+    busy = max(x[NOW], min(after, x[HOST_END]))
+    x[HOST_BUSY] += busy - x[NOW]
+    x[HOST_IDLE] += after - busy
     x[NOW] = after
 
 
