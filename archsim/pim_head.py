@@ -5,7 +5,7 @@ Numbers of `trace`'s columns are those of `archsim.pim_trace.PimCommand`.
 
 from archsim import pim_timers as at
 from archsim.engine.compiled import Flat, compiled
-from archsim.pim_timers import bound, go_to, issue, look, ready
+from archsim.pim_timers import bound, close_run, go_to, issue, look, ready, repeat_dot
 
 __all__ = ["attempt", "explain", "refresh", "serve"]
 
@@ -221,8 +221,9 @@ def _close(k: Flat, x: Flat, t: Flat, row: int, everything: bool) -> int:
             own = x[k[at.AT_PIM_ROW] + bank]
             if own >= 0 and own != row:
                 if attempt(k, x, t, close, bank, -1, -1, 0, at.PIM, True):
-                    if first and not everything and x[at.HELD] == 0 and x[at.LIMIT] > 0:
-                        return _close_on(k, x, t, close, bank + 1, row)
+                    if first and not everything and x[at.HELD] == 0 and x[at.LIMIT] > 0 and (
+                            k[at.PER_CLOSED] > 0):
+                        _close_on(k, x, close, bank + 1, row)
                     return ISSUED | ENDED if everything and x[at.WRONG] == 0 else ISSUED
                 first = False
             elif both and x[k[at.AT_ROW] + bank] == row:
@@ -233,26 +234,19 @@ def _close(k: Flat, x: Flat, t: Flat, row: int, everything: bool) -> int:
 
 
 @compiled
-def _close_on(k: Flat, x: Flat, t: Flat, close: int, bank: int, row: int) -> int:
+def _close_on(k: Flat, x: Flat, close: int, bank: int, row: int) -> None:
     """Close the next banks' rows in quiet time, one a cycle, as long as the next one may at once.
 
-    Each cycle is that of a HEADER: it must still be in time.
+    Each cycle is that of a HEADER: its estimate falls as fast as what is left, so it stays in time.
     """
-    in_group = 1 << k[at.GROUP_BITS]
-    while bank < k[at.BANKS] and x[at.WRONG] > 0 and x[at.NOW] + 1 < x[at.LIMIT]:
-        group = bank >> k[at.GROUP_BITS]
-        if x[k[at.AT_WRONG] + group] == 0:
-            bank = (group + 1) * in_group
-            continue
-        own = x[k[at.AT_PIM_ROW] + bank]
-        if own >= 0 and own != row:
-            go_to(x, x[at.NOW] + 1)
-            x[at.SLACK] = _left(k, x) - _header_need(k, x)
-            x[at.REASON] = ACTIVATION
-            if x[at.SLACK] <= 0 or not attempt(k, x, t, close, bank, -1, -1, 0, at.PIM, True):
-                return AGAIN
-        bank += 1
-    return ISSUED
+    closed = close_run(k, x, close, bank, row, x[at.LIMIT])
+    if closed > 0:
+        go_to(x, x[at.NOW] + 1)
+        x[at.REASON] = ACTIVATION
+        go_to(x, x[at.NOW] + closed - 1)
+        x[at.WRONG] += 1  # as the last cycle found it
+        x[at.SLACK] = _left(k, x) - _header_need(k, x)
+        x[at.WRONG] -= 1
 
 
 @compiled
@@ -306,6 +300,24 @@ def _open(k: Flat, x: Flat, t: Flat, row: int) -> int:
 
 
 @compiled
+def _dots_on(k: Flat, x: Flat) -> None:
+    """Issue the next dot products of a tile's result in quiet time, after the one just issued.
+
+    Nothing stands between two of them but their own distance, and the units are busy all along.
+    """
+    step, now = k[at.DOT_CYCLES], x[at.NOW]
+    more = min(x[at.H_EACH] - 1 - x[at.WITHIN], (x[at.LIMIT] - 1 - now) // step)
+    if more > 0:
+        x[at.DOTS_END] = x[at.UNITS_END] = now + (more + 1) * step
+        go_to(x, now + more * step)
+        repeat_dot(k, x, more)
+        x[at.PART] += more
+        x[at.WITHIN] += more
+        x[at.COLUMN] += more
+        x[at.H_COLUMN] += more
+
+
+@compiled
 def serve(k: Flat, x: Flat, t: Flat) -> int:
     """Take the next step of the entry at the head: whether a command went, and ended it."""
     kind, row = x[at.H_KIND], x[at.H_ROW]
@@ -322,7 +334,9 @@ def serve(k: Flat, x: Flat, t: Flat) -> int:
         return opened
     if not _attempt_only(k, x, t, kind, x[at.H_COLUMN], x[at.H_DOTS]):
         return 0
-    if kind != at.DOT:
+    if kind == at.DOT:
+        _dots_on(k, x)
+    else:
         x[at.RESULTS_LEFT] -= 1
         if x[at.RESULTS_LEFT] <= 0:
             x[at.RESERVED] = -1

@@ -25,8 +25,9 @@ def _take_head(k: Flat, x: Flat, o: Flat) -> None:
     kind, dots, reads = o[i + O_KIND], o[i + O_DOTS], o[i + O_READS]
     x[at.H_ROW], x[at.H_BANK], x[at.H_PARTS] = o[i + O_ROW], o[i + O_BANK], 1
     x[at.H_COLUMN], x[at.H_DOTS], x[at.H_READS] = o[i + O_COLUMN], dots, reads
-    x[at.H_KIND] = kind
+    x[at.H_KIND], x[at.H_EACH] = kind, 0
     if kind == at.TILE:
+        x[at.H_EACH] = dots
         each = 1 if k[at.TWO_BUFFERS] else dots + 1  # commands of a result
         x[at.H_PARTS] = 1 + reads * each
         x[at.H_KIND], x[at.H_DOTS] = at.HEADER, dots * reads

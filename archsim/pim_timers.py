@@ -6,8 +6,8 @@ All of a channel lies in two arrays: `k`, constants and rules, which `archsim.pi
 
 from archsim.engine.compiled import Flat, compiled, entry
 
-__all__ = ["account", "account_host", "bound", "go_to", "issue", "issue_by_hand", "look", "ready",
-           "ready_by_hand"]
+__all__ = ["account", "account_host", "bound", "close_run", "go_to", "issue", "issue_by_hand", "look", "ready",
+           "ready_by_hand", "repeat_dot"]
 
 NEVER = 1 << 60
 # In the order of machine.pim.PIM_COMMANDS; what a command waits for is one of them, or of the rest.
@@ -42,11 +42,11 @@ COMPOSITE, HELD_DOTS = 1, 2  # what is added
     NOW, BUS_FREE, OWNER, LAST, CAUSE, ABOUT, WRONG, HELD, FULL, STOLEN, STAMP,
     PENDING, SKIP, SLACK, RESERVED, RESULTS_LEFT, GWRITING, REASON, WAKE, LATE, TRIED, TRIED_BANK,
     LIMIT, LEGAL,
-    NEXT, PART, H_KIND, H_ROW, H_BANK, H_COLUMN, H_DOTS, H_READS, H_PARTS, WITHIN, COLUMN,
+    NEXT, PART, H_KIND, H_ROW, H_BANK, H_COLUMN, H_DOTS, H_READS, H_PARTS, H_EACH, WITHIN, COLUMN,
     OPS,
     DOTS_END, DRAIN_END, GWRITE_END, UNITS_END, HOST_END, WAITING, ASKED, TURN, SERVED,
     ROOM, RECORDED, COUNTS,
-) = range(48)  # fmt: skip
+) = range(49)  # fmt: skip
 CLASSES = COUNTS + KINDS
 HOST_CLASSES = CLASSES + 9
 STATE = HOST_CLASSES + 7
@@ -205,6 +205,57 @@ def issue(
         t[at], t[at + 1], t[at + 2] = x[NOW], command, bank
         t[at + 3], t[at + 4], t[at + 5] = row, column, dots
         x[RECORDED] += 1
+
+
+@compiled
+def close_run(k: Flat, x: Flat, command: int, bank: int, row: int, limit: int) -> int:
+    """Close PIM rows that are not `row` from `bank` on, one a cycle, from the next cycle on.
+
+    As many as each can in its turn, before cycle `limit`, and none that the host opened. Returns
+    how many; the time is the caller's.
+    """
+    cycle, group_bits, cause = x[BUS_FREE], k[GROUP_BITS], PIM if command == PRE else command
+    timers, scopes = k[AT_TIMER] + command, k[SCOPES + command]
+    groups = timers + k[BANKS] * KINDS
+    ranks = groups + k[GROUPS] * KINDS
+    if scopes & BY_CHANNEL and x[ranks + k[RANKS] * KINDS] > cycle:
+        return 0
+    begin, end = k[RULE_START + command], k[RULE_START + command + 1]
+    while bank < k[BANKS] and cycle < limit:
+        group, own = bank >> group_bits, x[k[AT_PIM_ROW] + bank]
+        if x[k[AT_WRONG] + group] == 0:
+            bank = (group + 1) << group_bits
+            continue
+        if own >= 0 and own != row:
+            legal = x[groups + group * KINDS]
+            if scopes & BY_BANK:
+                legal = max(legal, x[timers + bank * KINDS])
+            if scopes & BY_RANK:
+                legal = max(legal, x[ranks + (bank >> k[RANK_BITS]) * KINDS])
+            if legal > cycle or (command == PRE and x[k[AT_OPENER] + bank] == HOST):
+                break
+            x[k[AT_PIM_ROW] + bank] = -1
+            x[k[AT_WRONG] + group] -= 1
+            for i in range(begin, end, R_WIDTH):
+                at = k[i + R_TIMER] + ((bank >> k[i + R_SHIFT]) ^ k[i + R_FLIP]) * KINDS
+                if cycle + k[i + R_GAP] > x[at]:
+                    x[at], x[at + k[TO_CAUSE]] = cycle + k[i + R_GAP], cause
+            cycle += 1
+        bank += 1
+    closed = cycle - x[BUS_FREE]
+    if closed > 0:
+        x[WRONG] -= closed
+        x[COUNTS + command] += closed
+        x[BUS_FREE], x[OWNER], x[LAST] = cycle, PIM, command
+    return closed
+
+
+@compiled
+def repeat_dot(k: Flat, x: Flat, count: int) -> None:
+    """Leave behind what `count` dot products do of which the last is issued now."""
+    _set_timers(k, x, DOT, 0, 1, DOT)
+    x[BUS_FREE] = x[NOW] + 1
+    x[COUNTS + DOT] += count
 
 
 @compiled
