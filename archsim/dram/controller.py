@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from archsim.dram import queues as at
+from archsim.dram import queue_device as at
+from archsim.dram import queue_pick, queues
 from archsim.dram.trace import Command
 from machine.config import require
 from machine.dram import COMMANDS, DramConfig, rules
@@ -61,20 +62,9 @@ class Controller:
         self.cfg = cfg
         self.trace: list[Command] = []
         self._k = _constants(cfg, policy)
-        self._x = np.zeros(at.TIMERS + (self._k[at.AT_CHANNEL] + 1) * at.KINDS, np.int64)
-        self._x[at.TRIED] = -1
-        self._banks = np.full((cfg.banks, at.B_WIDTH), -1, np.int64)
-        self._ranks = np.zeros((cfg.ranks, at.N_ACTS + int(self._k[at.WINDOW])), np.int64)
-        self._ranks[:, at.N_ACTS :] = -at.NEVER
-        refreshes = cfg.refresh != "off"
-        self._ranks[:, at.N_DUE] = [
-            cfg.first_refresh_cycle(r) if refreshes else at.NEVER for r in range(cfg.ranks)
-        ]
-        self._reads = np.zeros(policy.read_entries, np.int64)
-        self._writes = np.zeros(policy.write_entries, np.int64)
-        self._chosen = np.zeros(at.P_WIDTH, np.int64)
-        self._times = np.zeros((cfg.banks, 2), np.int64)
-        self._trace = np.zeros((TRACE_ROWS if record else 1, 6), np.int64)
+        self._x = _fresh_state(cfg, policy, self._k)
+        self._x[at.ROOM] = TRACE_ROWS if record else 0
+        self._trace = np.zeros(TRACE_ROWS * at.T_WIDTH if record else 1, np.int64)
 
     def run(self, requests: Sequence[Request], *, until: int | None = None) -> list[int]:
         """Serve `requests`; return the cycle at which the data of each ended.
@@ -87,21 +77,16 @@ class Controller:
 
     def run_packed(self, fields: np.ndarray, *, until: int | None = None) -> np.ndarray:
         """Serve requests [N, 5] of (command, bank of the channel, row, column, since) unchecked."""
-        table = np.zeros((len(fields), at.Q_WIDTH), np.int64)
-        table[:, : len(FIELDS)] = fields
-        self._x[at.NEXT] = 0
+        table, done = np.ascontiguousarray(fields, np.int64).ravel(), np.zeros(len(fields), np.int64)
+        self._x[[at.NEXT, at.REQUESTS]] = 0, len(fields)
         end = at.NEVER if until is None else until
-        while True:
-            state = self._k, self._x, self._banks, self._ranks
-            scratch = self._chosen, self._times, self._trace
-            more = at.advance(*state, table, self._reads, self._writes, *scratch, end)
+        while queues.advance(self._k, self._x, table, done, self._trace, end):
             self._fetch_trace()
-            if not more:
-                break
-        waiting = int(len(table) - self._x[at.NEXT])
+        self._fetch_trace()
+        waiting = int(len(fields) - self._x[at.NEXT])
         waiting += int(self._x[[at.READS_IN, at.WRITES_IN, at.CLAIMED]].sum())
         require(waiting == 0, "until", f"later: {waiting} requests wait", until)
-        return table[:, at.Q_DONE]
+        return done
 
     @property
     def now(self) -> int:
@@ -115,7 +100,7 @@ class Controller:
     def ready_at(self, command: str, *, rank: int = 0, group: int = 0, bank: int = 0) -> int:
         """Return the first cycle at which timing and command bus allow `command`."""
         flat = self._flat(rank, group, bank)
-        return int(at.ready_at(self._k, self._x, self._ranks, COMMANDS.index(command), flat))
+        return int(at.ready_by_hand(self._k, self._x, COMMANDS.index(command), flat))
 
     def issue(
         self, command: str, *, rank: int = 0, group: int = 0, bank: int = 0, row: int = 0, now: int
@@ -124,8 +109,8 @@ class Controller:
         legal = self.ready_at(command, rank=rank, group=group, bank=bank)
         if now < legal:
             raise ValueError(f"{command} issued at cycle {now}, legal from {legal}")
-        at.issue(self._k, self._x, self._banks, self._ranks, COMMANDS.index(command),
-                 self._flat(rank, group, bank), row, now)  # fmt: skip
+        flat = self._flat(rank, group, bank)
+        at.issue_by_hand(self._k, self._x, COMMANDS.index(command), flat, row, now)
 
     def _flat(self, rank: int, group: int, bank: int) -> int:
         cfg = self.cfg
@@ -143,72 +128,93 @@ class Controller:
         return kind, self._flat(r.rank, r.bank_group, r.bank), r.row, r.column, r.since
 
     def _fetch_trace(self) -> None:
-        used, cfg = int(self._trace[0, 0]), self.cfg
-        for cycle, channel, command, bank, row, column in self._trace[1 : used + 1].tolist():
+        cfg = self.cfg
+        used = self._trace[: self._x[at.RECORDED] * at.T_WIDTH].reshape(-1, at.T_WIDTH)
+        for cycle, channel, command, bank, row, column in used.tolist():
             group, inner = divmod(bank, cfg.banks_per_group)
             rank, group = divmod(group, cfg.bank_groups)
             name = COMMANDS[command]
             if name in ("PREA", "REF"):
                 group = inner = -1
             self.trace.append(Command(cycle, channel, name, rank, group, inner, row, column))
-        self._trace[0, 0] = 0
+        self._x[at.RECORDED] = 0
 
 
 def _constants(cfg: DramConfig, policy: QueuePolicy) -> np.ndarray:
     """Return the numbers of `cfg` and `policy` the compiled loop is given, and the rules."""
     t, groups = cfg.timing, cfg.ranks * cfg.bank_groups
     (window,) = (rule for rule in rules(cfg) if rule.nth > 1)
+    at_rank = at.STATE + cfg.banks * at.B_WIDTH
+    at_list = at_rank + cfg.ranks * (at.N_ACTS + window.nth)
+    at_slot = at_list + at.WAYS * cfg.banks
+    at_timer = at_slot + (policy.read_entries + policy.write_entries) * queue_pick.S_WIDTH
     named = {
-        at.BANKS: cfg.banks,
+        at.BANKS: cfg.banks, at.GROUPS: groups, at.RANKS: cfg.ranks,
         at.RANK_BITS: (cfg.bank_groups * cfg.banks_per_group).bit_length() - 1,
         at.GROUP_BITS: cfg.banks_per_group.bit_length() - 1,
-        at.AT_GROUP: cfg.banks,
-        at.AT_RANK: cfg.banks + groups,
-        at.AT_CHANNEL: cfg.banks + groups + cfg.ranks,
-        at.RANKS: cfg.ranks,
         at.SHARED_BUS: cfg.command_bus == "shared",
         at.CLOSED_PAGE: policy.page_policy == "closed",
-        at.WINDOW: window.nth,
-        at.WINDOW_CYCLES: window.gap_cycles(cfg),
-        at.REFI: t.refi_cycles,
-        at.POSTPONED: policy.postponed_max,
-        at.READ_ROOM: policy.read_entries,
-        at.WRITE_ROOM: policy.write_entries,
-        at.WRITE_HIGH: policy.write_high_entries,
+        at.WINDOW: window.nth, at.WINDOW_CYCLES: window.gap_cycles(cfg), at.REFI: t.refi_cycles,
+        at.POSTPONED: policy.postponed_max, at.READ_ROOM: policy.read_entries,
+        at.WRITE_ROOM: policy.write_entries, at.WRITE_HIGH: policy.write_high_entries,
         at.WRITE_LOW: policy.write_low_entries,
         at.READ_DATA: cfg.slots("RD") - 1 + t.cl_cycles + cfg.burst_cycles,
         at.WRITE_DATA: cfg.slots("WR") - 1 + t.cwl_cycles + cfg.burst_cycles,
+        at.AT_BANK: at.STATE, at.AT_RANK: at_rank, at.RANK_WIDTH: at.N_ACTS + window.nth,
+        at.AT_LIST: at_list, at.AT_SLOT: at_slot, at.AT_TIMER: at_timer,
     }
-    assert sorted(named) == list(range(at.RULE_START))
-    values = [int(named[place]) for place in range(at.RULE_START)]
-    return np.array([*values, *_rules_by_command(cfg)], np.int64)
+    for first, kind in ((at.READ_STEPS, "RD"), (at.WRITE_STEPS, "WR")):
+        for n, scope in enumerate(("bank_group", "rank", "channel", "other_ranks")):
+            named[first + n] = max([-at.NEVER, *(r.gap_cycles(cfg) for r in rules(cfg) if (
+                (r.after, r.before, r.scope, r.nth) == (kind, kind, scope, 1)))])
+    assert sorted(named) == list(range(at.SCOPES))
+    after, before = _rules_by_command(cfg, at_timer)
+    return np.array([*(int(named[n]) for n in range(at.SCOPES)), *before, *after], np.int64)
 
 
-def _rules_by_command(cfg: DramConfig) -> list[int]:
-    """Return where the rules that count from each command begin, and the rules.
+def _fresh_state(cfg: DramConfig, policy: QueuePolicy, k: np.ndarray) -> np.ndarray:
+    """Return the state at cycle 0: all banks closed, nothing queued, no command ever issued."""
+    nodes = cfg.banks + cfg.ranks * cfg.bank_groups + cfg.ranks + 1
+    x = np.zeros(k[at.AT_TIMER] + nodes * at.KINDS, np.int64)
+    x[at.TRIED] = -1
+    x[at.STATE : k[at.AT_RANK]] = -1
+    ranks = x[k[at.AT_RANK] : k[at.AT_LIST]].reshape(cfg.ranks, -1)
+    ranks[:, at.N_ACTS :] = -at.NEVER
+    off = cfg.refresh == "off"
+    ranks[:, at.N_DUE] = [at.NEVER if off else cfg.first_refresh_cycle(r) for r in range(cfg.ranks)]
+    slots = np.arange(k[at.AT_SLOT], k[at.AT_TIMER], queue_pick.S_WIDTH)
+    x[at.FREE] = slots[0]
+    x[slots + queue_pick.S_NEXT] = [*slots[1:], -1]
+    ways = x[at.KEPT : at.STATE].reshape(at.WAYS, -1)
+    ways[:, at.C_STALE], ways[:, at.C_BANK] = 1, -1
+    return x
 
-    The rule on an earlier command than the last (tFAW) is not among them: a ring of the last
-    activates holds it.
+
+def _rules_by_command(cfg: DramConfig, timers: int) -> tuple[list[int], list[int]]:
+    """Return where the rules after each command begin with the rules, and the scopes before each.
+
+    Timers lie from `timers` on. The rule on an earlier command than the last (tFAW) is not among
+    them: a ring of the last activates holds it.
     """
     groups, in_group = cfg.ranks * cfg.bank_groups, cfg.banks_per_group
     in_rank = in_group * cfg.bank_groups
-    scopes: dict[str, tuple[int, int, Sequence[int]]] = {  # banks, first node, numbers to flip
-        "bank": (1, 0, [0]),
-        "bank_group": (in_group, cfg.banks, [0]),
-        "rank": (in_rank, cfg.banks + groups, [0]),
-        "other_ranks": (in_rank, cfg.banks + groups, range(1, cfg.ranks)),
-        "channel": (cfg.banks, cfg.banks + groups + cfg.ranks, [0]),
+    scopes: dict[str, tuple[int, int, Sequence[int], int]] = {  # banks, first node, to flip, bit
+        "bank": (1, 0, [0], at.BY_BANK),
+        "bank_group": (in_group, cfg.banks, [0], at.BY_GROUP),
+        "rank": (in_rank, cfg.banks + groups, [0], at.BY_RANK),
+        "other_ranks": (in_rank, cfg.banks + groups, range(1, cfg.ranks), at.BY_RANK),
+        "channel": (cfg.banks, cfg.banks + groups + cfg.ranks, [0], at.BY_CHANNEL),
     }
-    starts: list[int] = []
-    packed: list[int] = []
-    first = at.RULES
+    before = [0] * len(COMMANDS)
+    starts, packed = list[int](), list[int]()
     for command in COMMANDS:
-        starts.append(first + len(packed))
+        starts.append(at.RULES + len(packed))
         for rule in rules(cfg):
             gap = rule.gap_cycles(cfg)
             if rule.after == command and rule.nth == 1 and gap > 0:
-                banks, node, flips = scopes[rule.scope]
-                timer = at.TIMERS + node * at.KINDS + COMMANDS.index(rule.before)
+                banks, node, flips, bit = scopes[rule.scope]
+                timer = timers + node * at.KINDS + COMMANDS.index(rule.before)
+                before[COMMANDS.index(rule.before)] |= bit
                 for flip in flips:
                     packed += [banks.bit_length() - 1, flip, timer, gap]
-    return [*starts, first + len(packed), *packed]
+    return [*starts, at.RULES + len(packed), *packed], before

@@ -32,7 +32,8 @@ Cube = Annotated[np.ndarray, int64[:, :, ::1]]
 
 # Every file with compiled functions that call each other.
 KERNEL = (
-    "buffer.py", "dma.py", "dram/kernel.py", "dram/queues.py", "engine/cells.py",
+    "buffer.py", "dma.py", "dram/kernel.py", "dram/queue_device.py", "dram/queue_pick.py",
+    "dram/queue_run.py", "dram/queues.py", "engine/cells.py",
     "engine/compiled.py", "engine/control.py", "engine/counting.py", "engine/ends.py",
     "engine/events.py", "engine/flight.py", "engine/kernel.py", "engine/lanes.py",
     "engine/linking.py", "engine/memory.py", "engine/ports.py", "engine/sequencer.py",
