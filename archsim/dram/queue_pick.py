@@ -8,7 +8,7 @@ from archsim.dram import queue_device as at
 from archsim.dram.queue_device import ready, timer
 from archsim.engine.compiled import Flat, compiled
 
-__all__ = ["best", "empty", "forget", "put", "refile", "sort_bank", "take", "wait_in_bank"]
+__all__ = ["best", "empty", "follow", "forget", "put", "refile", "sort_bank", "take", "wait_in_bank"]
 
 # Ways to be served: the column command of the request a row was opened for, of another that hits;
 # the ACT and the PRE for the oldest request that does not.
@@ -62,10 +62,9 @@ def best(k: Flat, x: Flat, r: Flat, way: int) -> bool:
     kept = at.KEPT + way * at.C_WIDTH
     if x[kept + at.C_SIZE] == 0:
         return False
-    if x[kept + at.C_STALE] == 0 and x[kept + at.C_BANK] >= 0 and (
-        _time(k, x, r, way, x[kept + at.C_BANK]) == x[kept + at.C_TIME]
-    ):  # fmt: skip
-        return True
+    if x[kept + at.C_STALE] == 0 and x[kept + at.C_BANK] >= 0:
+        if x[at.MOVED] == 0 or _time(k, x, r, way, x[kept + at.C_BANK]) == x[kept + at.C_TIME]:
+            return True
     x[kept + at.C_TIME], x[kept + at.C_AGE] = at.NEVER, at.NEVER
     x[kept + at.C_BANK], x[kept + at.C_STALE] = -1, 0
     first = k[at.AT_LIST] + way * k[at.BANKS]
@@ -119,6 +118,26 @@ def refile(k: Flat, x: Flat, r: Flat, bank: int) -> None:
 
 
 @compiled
+def follow(k: Flat, x: Flat, r: Flat, command: int, bank: int, claimed: bool) -> None:
+    """Bring `bank` in order after `command`, of a request with a claim or not; as `refile`, sooner.
+    """
+    place = k[at.AT_BANK] + bank * at.B_WIDTH
+    each = EACH * x[at.WRITING]
+    if command >= at.RD and claimed:
+        _file(k, x, r, CLAIMED, bank, False)
+        _file(k, x, r, CLOSE, bank, x[place + at.B_MISS + each] >= 0)
+        return
+    sort_bank(k, x, bank)
+    _file(k, x, r, HIT, bank, x[place + at.B_HIT + each] >= 0)
+    if command == at.ACT:
+        _file(k, x, r, OPEN, bank, False)
+        _file(k, x, r, CLAIMED, bank, True)
+    elif command == at.PRE:
+        _file(k, x, r, CLOSE, bank, False)
+        _file(k, x, r, OPEN, bank, x[place + at.B_MISS + each] >= 0)
+
+
+@compiled
 def sort_bank(k: Flat, x: Flat, bank: int) -> None:
     """Find the oldest read and write of `bank` that hit its open row, and that do not."""
     place = k[at.AT_BANK] + bank * at.B_WIDTH
@@ -135,8 +154,8 @@ def sort_bank(k: Flat, x: Flat, bank: int) -> None:
 
 
 @compiled
-def put(k: Flat, x: Flat, r: Flat, i: int) -> None:
-    """Put request `i`, the youngest, into its queue."""
+def put(k: Flat, x: Flat, r: Flat, i: int) -> bool:
+    """Put request `i`, the youngest, into its queue; return whether it is the first of its kind."""
     slot, field = x[at.FREE], i * Q_WIDTH
     bank, row, writes = r[field + Q_BANK], r[field + Q_ROW], r[field + Q_KIND] == at.WR
     place = k[at.AT_BANK] + bank * at.B_WIDTH
@@ -152,8 +171,10 @@ def put(k: Flat, x: Flat, r: Flat, i: int) -> None:
         x[mine + at.B_FIRST] = slot
     x[at.WRITES_IN if writes else at.READS_IN] += 1
     field = at.B_HIT if row == x[place + at.B_ROW] else at.B_MISS
-    if x[mine + field] < 0:
-        x[mine + field] = slot
+    if x[mine + field] >= 0:
+        return False
+    x[mine + field] = slot
+    return True
 
 
 @compiled

@@ -7,8 +7,8 @@ or a request moves to the next; which those are is decided anew in each, from th
 from archsim.dram import queue_device as at
 from archsim.dram.queue_device import issue, ready
 from archsim.dram.queue_pick import (
-    CLAIMED, CLOSE, HIT, OPEN, Q_COLUMN, Q_KIND, Q_ROW, Q_SINCE, Q_WIDTH, best, forget, put, refile,
-    sort_bank, take, wait_in_bank,
+    CLAIMED, HIT, OPEN, Q_BANK, Q_COLUMN, Q_KIND, Q_ROW, Q_SINCE, Q_WIDTH, best, follow, forget,
+    put, refile, sort_bank, take, wait_in_bank,
 )  # fmt: skip
 from archsim.dram.queue_run import run
 from archsim.engine.compiled import Flat, compiled, entry
@@ -46,9 +46,8 @@ def _accept(k: Flat, x: Flat, r: Flat, done: Flat) -> None:
         done[i] = x[at.NOW] + 1
         x[at.FORWARDED] += 1
         return
-    put(k, x, r, i)
-    if writes == (x[at.WRITING] == 1):
-        refile(k, x, r, r[i * Q_WIDTH + 1])
+    if put(k, x, r, i) and writes == (x[at.WRITING] == 1):
+        refile(k, x, r, r[i * Q_WIDTH + Q_BANK])
 
 
 @compiled
@@ -90,6 +89,7 @@ def _offer_best(k: Flat, x: Flat, r: Flat) -> None:
                 command = at.WR if x[at.WRITING] else at.RD
             _offer(x, x[kept + at.C_TIME], 0 if way == CLAIMED else 2, x[kept + at.C_AGE], command,
                    x[kept + at.C_BANK])  # fmt: skip
+    x[at.MOVED] = 0
 
 
 @compiled
@@ -142,18 +142,17 @@ def _close_unwanted(k: Flat, x: Flat) -> None:
 
 
 @compiled
-def _settle(k: Flat, x: Flat, r: Flat, command: int, bank: int) -> None:
+def _settle(k: Flat, x: Flat, r: Flat, command: int, bank: int, claimed: bool) -> None:
     """Bring in order what `command` changed for the queues' banks."""
+    x[at.MOVED] = 1
     if command == at.PREA:
-        first = bank
-        for other in range(first, first + (1 << k[at.RANK_BITS])):
+        for other in range(bank, bank + (1 << k[at.RANK_BITS])):
             sort_bank(k, x, other)
             refile(k, x, r, other)
     elif command == at.REF:
         x[at.SOON] = 0
     else:
-        sort_bank(k, x, bank)
-        refile(k, x, r, bank)
+        follow(k, x, r, command, bank, claimed)
 
 
 @compiled
@@ -182,7 +181,7 @@ def _act(k: Flat, x: Flat, r: Flat, done: Flat, t: Flat) -> None:
         x[place + at.B_CLAIM] = i
         x[at.CLAIMED] += 1
         x[rank + at.N_CLAIMS] += 1
-    _settle(k, x, r, command, bank)
+    _settle(k, x, r, command, bank, x[at.P_CLASS] == 0)
     if x[at.ROOM] > 0:
         at_ = x[at.RECORDED] * at.T_WIDTH
         t[at_], t[at_ + 1], t[at_ + 2], t[at_ + 3] = now, 0, command, bank
