@@ -46,8 +46,9 @@ STATE = KEPT + WAYS * C_WIDTH
     B_ROW, B_CLAIM, B_FIRST, B_LAST, B_HIT, B_MISS, B_FIRST_WR, B_LAST_WR, B_HIT_WR, B_MISS_WR,
     B_PLACE, B_PLACE_1, B_PLACE_2, B_PLACE_3, B_RUN, B_WIDTH,
 ) = range(16)  # fmt: skip
-# A rank: next refresh, open banks, claims, whether it takes no new work, the ring of activates.
-N_DUE, N_OPEN, N_CLAIMS, N_BLOCKED, N_HEAD, N_ACTS = range(6)
+# A rank: next refresh, open banks, claims, whether it takes no new work, what it allows the way
+# looked at, the ring of activates.
+N_DUE, N_OPEN, N_CLAIMS, N_BLOCKED, N_WIDE, N_HEAD, N_ACTS = range(7)
 T_WIDTH = 6  # of a recorded command
 
 

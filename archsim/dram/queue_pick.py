@@ -21,7 +21,7 @@ Q_KIND, Q_BANK, Q_ROW, Q_COLUMN, Q_SINCE, Q_WIDTH = range(6)
 
 @compiled
 def _time(k: Flat, x: Flat, r: Flat, way: int, bank: int) -> int:
-    """Return when the command of `bank` in this way may go; NEVER while its rank takes no work."""
+    """Return when the command of `bank` in this way may go; NEVER while its rank is to refresh."""
     place = k[at.AT_BANK] + bank * at.B_WIDTH
     if way == CLAIMED:
         kind = r[x[place + at.B_CLAIM] * Q_WIDTH + Q_KIND]
@@ -63,19 +63,55 @@ def best(k: Flat, x: Flat, r: Flat, way: int) -> bool:
     if x[kept + at.C_SIZE] == 0:
         return False
     if x[kept + at.C_STALE] == 0 and x[kept + at.C_BANK] >= 0:
-        if x[at.MOVED] == 0 or _time(k, x, r, way, x[kept + at.C_BANK]) == x[kept + at.C_TIME]:
+        if _time(k, x, r, way, x[kept + at.C_BANK]) == x[kept + at.C_TIME]:
             return True
     x[kept + at.C_TIME], x[kept + at.C_AGE] = at.NEVER, at.NEVER
     x[kept + at.C_BANK], x[kept + at.C_STALE] = -1, 0
     first = k[at.AT_LIST] + way * k[at.BANKS]
-    for n in range(first, first + x[kept + at.C_SIZE]):
-        _consider(k, x, r, way, x[n])
+    if way == CLAIMED:
+        for n in range(first, first + x[kept + at.C_SIZE]):
+            _consider(k, x, r, way, x[n])
+    else:
+        _look_through(k, x, way, first, first + x[kept + at.C_SIZE])
     return x[kept + at.C_TIME] < at.NEVER
+
+
+@compiled
+def _look_through(k: Flat, x: Flat, way: int, first: int, end: int) -> None:
+    """As `_consider` for all banks of a way; what they share is looked up once."""
+    command = at.ACT if way == OPEN else at.PRE
+    if way == HIT:
+        command = at.WR if x[at.WRITING] else at.RD
+    timers, groups = k[at.AT_TIMER] + command, k[at.BANKS] * at.KINDS
+    ranks = timers + groups + k[at.GROUPS] * at.KINDS
+    for number in range(k[at.RANKS]):
+        rank = k[at.AT_RANK] + number * k[at.RANK_WIDTH]
+        wide = max(x[at.COLUMN_BUS] if way == HIT else x[at.ROW_BUS], x[at.NOW])
+        wide = max(wide, max(x[ranks + number * at.KINDS], x[ranks + k[at.RANKS] * at.KINDS]))
+        if way == OPEN:
+            wide = max(wide, x[rank + at.N_ACTS + x[rank + at.N_HEAD]] + k[at.WINDOW_CYCLES])
+        x[rank + at.N_WIDE] = at.NEVER if x[rank + at.N_BLOCKED] else wide
+    best_time = best_age = at.NEVER
+    best_bank = -1
+    field = (at.B_HIT if way == HIT else at.B_MISS) + EACH * x[at.WRITING]
+    for n in range(first, end):
+        bank = x[n]
+        time = max(x[timers + bank * at.KINDS],
+                   x[timers + groups + (bank >> k[at.GROUP_BITS]) * at.KINDS])
+        rank = k[at.AT_RANK] + (bank >> k[at.RANK_BITS]) * k[at.RANK_WIDTH]
+        time = max(time, x[rank + at.N_WIDE])
+        if time <= best_time and time < at.NEVER:
+            age = x[x[k[at.AT_BANK] + bank * at.B_WIDTH + field] + S_AGE]
+            if time < best_time or age < best_age:
+                best_time, best_age, best_bank = time, age, bank
+    kept = at.KEPT + way * at.C_WIDTH
+    x[kept + at.C_TIME], x[kept + at.C_AGE], x[kept + at.C_BANK] = best_time, best_age, best_bank
 
 
 @compiled
 def forget(x: Flat) -> None:
     """Drop what is kept: a rank stops or starts to take new work, or the direction changes."""
+    x[at.MOVED] = 1
     for way in range(at.WAYS):
         x[at.KEPT + way * at.C_WIDTH + at.C_STALE] = 1
 

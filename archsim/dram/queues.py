@@ -48,6 +48,7 @@ def _accept(k: Flat, x: Flat, r: Flat, done: Flat) -> None:
         return
     if put(k, x, r, i) and writes == (x[at.WRITING] == 1):
         refile(k, x, r, r[i * Q_WIDTH + Q_BANK])
+        x[at.MOVED] = 1
 
 
 @compiled
@@ -80,8 +81,10 @@ def _offer(x: Flat, time: int, order: int, age: int, command: int, bank: int) ->
 def _offer_best(k: Flat, x: Flat, r: Flat) -> None:
     """Offer what the requests whose row was opened for them need, then the other queued ones."""
     for way in range(at.WAYS):
+        kept = at.KEPT + way * at.C_WIDTH
+        if x[kept + at.C_STALE] == 0 and x[kept + at.C_TIME] > x[at.P_TIME]:
+            continue  # what is kept may have to wait longer by now, not shorter
         if best(k, x, r, way):
-            kept = at.KEPT + way * at.C_WIDTH
             command = at.ACT if way == OPEN else at.PRE
             if way == CLAIMED:
                 command = r[x[kept + at.C_AGE] * Q_WIDTH + Q_KIND]
@@ -89,7 +92,6 @@ def _offer_best(k: Flat, x: Flat, r: Flat) -> None:
                 command = at.WR if x[at.WRITING] else at.RD
             _offer(x, x[kept + at.C_TIME], 0 if way == CLAIMED else 2, x[kept + at.C_AGE], command,
                    x[kept + at.C_BANK])  # fmt: skip
-    x[at.MOVED] = 0
 
 
 @compiled
@@ -139,6 +141,17 @@ def _close_unwanted(k: Flat, x: Flat) -> None:
             x[place + at.B_HIT] < 0 and x[place + at.B_HIT_WR] < 0
         ):  # fmt: skip
             _offer(x, max(x[at.NOW], ready(k, x, at.PRE, bank)), 3, bank, at.PRE, bank)
+
+
+@compiled
+def _choose(k: Flat, x: Flat, r: Flat) -> None:
+    """Find the command that is legal first, of equals of the first class, of those the oldest."""
+    x[at.P_TIME], x[at.P_CLASS], x[at.P_AGE] = at.NEVER, at.KINDS, at.NEVER
+    _offer_best(k, x, r)
+    _offer_refresh(k, x)
+    if k[at.CLOSED_PAGE]:
+        _close_unwanted(k, x)
+    x[at.MOVED] = 0
 
 
 @compiled
@@ -203,16 +216,13 @@ def _event(k: Flat, x: Flat, r: Flat, done: Flat, t: Flat, until: int) -> bool:
         return True
     _turn(k, x, r)
     due = _see_ranks(k, x)
-    if x[at.PAUSE] > 0:
-        x[at.PAUSE] -= 1
-    elif x[at.ROOM] == 0 and k[at.CLOSED_PAGE] == 0 and x[at.NOW] < x[at.SOON]:
-        if run(k, x, r, done, min(until, due)):
+    quiet = x[at.NOW] < x[at.SOON] and k[at.CLOSED_PAGE] == 0
+    if x[at.MOVED] or not quiet:  # else what was chosen before is still the first
+        if x[at.PAUSE] > 0:
+            x[at.PAUSE] -= 1
+        elif quiet and x[at.ROOM] == 0 and run(k, x, r, done, min(until, due)):
             return False
-    x[at.P_TIME], x[at.P_CLASS], x[at.P_AGE] = at.NEVER, at.KINDS, at.NEVER
-    _offer_best(k, x, r)
-    _offer_refresh(k, x)
-    if k[at.CLOSED_PAGE]:
-        _close_unwanted(k, x)
+        _choose(k, x, r)
     event = min(min(_arrival(k, x, r), due), until)
     if x[at.P_TIME] == x[at.NOW] or x[at.P_TIME] < event:
         x[at.NOW] = x[at.TRIED] = x[at.P_TIME]  # nothing else happens before
@@ -228,6 +238,7 @@ def advance(k: Flat, x: Flat, r: Flat, done: Flat, t: Flat, until: int) -> bool:
 
     Returns whether a full `trace` stopped it before.
     """
+    forget(x)  # rows may have been opened by hand
     while x[at.NOW] < until:
         if x[at.ROOM] > 0 and x[at.RECORDED] == x[at.ROOM]:
             return True
