@@ -44,8 +44,9 @@ STATE = KEPT + WAYS * C_WIDTH
 # among the banks of each way to be served, and the last column command of a run.
 (
     B_ROW, B_CLAIM, B_FIRST, B_LAST, B_HIT, B_MISS, B_FIRST_WR, B_LAST_WR, B_HIT_WR, B_MISS_WR,
-    B_PLACE, B_PLACE_1, B_PLACE_2, B_PLACE_3, B_RUN, B_WIDTH,
-) = range(16)  # fmt: skip
+    B_PLACE, B_PLACE_1, B_PLACE_2, B_PLACE_3, B_RUN,
+) = range(15)  # fmt: skip
+B_WIDTH = 16  # a power of two: places are found by shifts
 # A rank: next refresh, open banks, claims, whether it takes no new work, what it allows the way
 # looked at, the ring of activates.
 N_DUE, N_OPEN, N_CLAIMS, N_BLOCKED, N_WIDE, N_HEAD, N_ACTS = range(7)

@@ -73,17 +73,20 @@ def run(k: Flat, x: Flat, r: Flat, done: Flat, until: int) -> bool:
             apart = i
     for bank in range(k[at.BANKS]):
         x[places + bank * at.B_WIDTH + at.B_RUN] = -1
-    bus = max(x[at.NOW], x[at.COLUMN_BUS])
+    # What all must wait for; of one rank, its timer is among it.
+    one_rank, shared = ranks == 1, max(x[whole], max(x[at.NOW], x[at.COLUMN_BUS]))
+    if one_rank:
+        shared, in_channel = max(shared, x[of_ranks]), max(in_channel, in_rank)
+    step, last, behind = max(in_channel, 1), -1, r[(tail - 1) * Q_WIDTH + Q_BANK] >> group_bits
     while head < tail:
         bank = r[head * Q_WIDTH + Q_BANK]
         of_group, of_rank = groups + (bank >> group_bits) * at.KINDS, bank >> rank_bits
-        soonest = max(bus, x[whole])
-        if ranks == 1:
-            soonest = max(soonest, x[of_ranks])
-        cycle = max(soonest, max(x[of_group], x[of_ranks + of_rank * at.KINDS]))
+        cycle = max(shared, x[of_group])
+        if not one_rank:
+            cycle = max(cycle, x[of_ranks + of_rank * at.KINDS])
         # Sooner than the oldest is none: none may be, or none that is not of its group.
         if cycle >= until or x[timers + bank * at.KINDS] > cycle or (
-            cycle > soonest and apart > head
+            cycle > shared and apart > head
         ):  # fmt: skip
             break
         # What comes up to then: it must hit too, and go the same way.
@@ -97,35 +100,33 @@ def run(k: Flat, x: Flat, r: Flat, done: Flat, until: int) -> bool:
             if turns or x[places + r[i + Q_BANK] * at.B_WIDTH + at.B_ROW] != r[i + Q_ROW]:
                 other = True
                 break
-            if r[i + Q_BANK] >> group_bits != r[i - Q_WIDTH + Q_BANK] >> group_bits:
+            group = r[i + Q_BANK] >> group_bits
+            if group != behind:
                 apart = tail
-            tail, tried = tail + 1, comes
-            if cycle > soonest and apart > head:  # it may be sooner
+            tail, tried, behind = tail + 1, comes, group
+            if cycle > shared and apart > head:  # it may be sooner
                 other = True
                 break
         if other:
             break
         done[head] = cycle + data
         x[places + bank * at.B_WIDTH + at.B_RUN] = cycle
-        bus, tried = cycle + 1, cycle
+        last = tried = cycle
+        shared = cycle + step
         x[of_group] = max(x[of_group], cycle + in_group)
-        x[of_ranks + of_rank * at.KINDS] = max(x[of_ranks + of_rank * at.KINDS], cycle + in_rank)
-        x[whole] = max(x[whole], cycle + in_channel)
-        if ranks > 1:
-            for other in range(ranks):
-                if other != of_rank:
-                    place = of_ranks + other * at.KINDS
-                    x[place] = max(x[place], cycle + elsewhere)
+        if not one_rank:
+            for rank in range(ranks):
+                place = of_ranks + rank * at.KINDS
+                x[place] = max(x[place], cycle + (in_rank if rank == of_rank else elsewhere))
         head += 1
     served = head - first
     x[at.PAUSE] = 0 if served >= SHORT else REST
     if served == 0 and tail == x[at.NEXT]:
         return False
     if served > 0:
-        last = bus - 1
-        x[at.COLUMN_BUS] = bus
+        x[at.COLUMN_BUS] = last + 1
         if k[at.SHARED_BUS]:
-            x[at.ROW_BUS] = bus
+            x[at.ROW_BUS] = last + 1
         x[at.ROW_HITS] += served
         x[at.WRITES if kind == at.WR else at.READS] += served
         x[at.DATA_END] = max(x[at.DATA_END], last + data)
