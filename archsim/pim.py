@@ -7,7 +7,7 @@ the host between them while time is left before refresh. docs/timing.md has the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,6 +71,24 @@ class PimRun:
     refresh_late_cycles: int  # the most a REF came after it was due
 
 
+class _Cycles(Sequence[int]):
+    """A column of a table as a sequence of integers, equal to a list of the same ones."""
+
+    def __init__(self, column: np.ndarray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._column[index].tolist()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._column.tolist() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class PimChannel:
     """A channel of `dram` with `pim`; time passes when it is advanced. One command a cycle.
 
@@ -89,6 +107,9 @@ class PimChannel:
         self._ports = ports
         self._ops = np.zeros((16, pim_loop.O_WIDTH), np.int64)
         self._requests = np.zeros((16, pim_host.N_WIDTH), np.int64)
+        self.ops: list[PimOp] = []  # those of ``offer``
+        self.requests: list[HostRequest] = []  # those of ``ask``, and the port of each
+        self.ports: list[int] = []
         self._asked = 0
         self._last = [-1] * ports  # request of each port
 
@@ -107,8 +128,13 @@ class PimChannel:
             self._go(NEVER, pim_loop.TO_END)
         else:
             self._go(until, pim_loop.TO_TIME)
-        return PimRun(self.device.trace, self.now, self.classes, self.counts(), self.host_done,
-                      self.ops_done, int(self._x[at.LATE]))
+        return PimRun(self.device.trace, self.now, self.classes, self.counts(),
+                      list(self.host_done), list(self.ops_done), self.refresh_late_cycles)
+
+    def finish(self) -> int:
+        """Go on until everything is served; return the cycle at which it is."""
+        self._go(NEVER, pim_loop.TO_END)
+        return self.now
 
     @property
     def now(self) -> int:
@@ -130,16 +156,24 @@ class PimChannel:
         return dict(zip(PIM_COMMANDS, self._x[at.COUNTS : at.CLASSES].tolist(), strict=True))
 
     @property
-    def ops_done(self) -> list[int]:
-        """The cycle of the command that ended each entry, of those that have ended."""
-        done: list[int] = self._ops[: self._x[at.NEXT], pim_loop.O_DONE].tolist()
-        return done
+    def refresh_late_cycles(self) -> int:
+        """The most a REF came after it was due."""
+        return int(self._x[at.LATE])
 
     @property
-    def host_done(self) -> list[int]:
+    def op_cycles(self) -> Sequence[int]:
+        """From when each entry is offered; NEVER: not yet known."""
+        return _Cycles(self._ops[: self._x[at.OPS], pim_loop.O_SINCE])
+
+    @property
+    def ops_done(self) -> Sequence[int]:
+        """The cycle of the command that ended each entry, of those that have ended."""
+        return _Cycles(self._ops[: self._x[at.NEXT], pim_loop.O_DONE])
+
+    @property
+    def host_done(self) -> Sequence[int]:
         """The cycle of each request's RD or WR, -1 before."""
-        done: list[int] = self._requests[: self._asked, pim_host.N_DONE].tolist()
-        return done
+        return _Cycles(self._requests[: self._asked, pim_host.N_DONE])
 
     @property
     def last_served(self) -> int:
@@ -167,6 +201,7 @@ class PimChannel:
         number = int(self._x[at.OPS])
         fields = [[cycle, KINDS[op.kind], op.row, op.bank, op.column, op.dots, op.reads]]
         self._offer(np.array(fields, np.int64))
+        self.ops.append(op)
         return number
 
     def offer_tiles(self, tiles: np.ndarray, cycle: int = NEVER) -> None:
@@ -199,6 +234,8 @@ class PimChannel:
     def ask(self, request: HostRequest, port: int = 0) -> int:
         """Ask for a burst of the host at `port`; return its number."""
         self.ask_all(np.array([request], np.int64), port)
+        self.requests.append(request)
+        self.ports.append(port)
         return self._asked - 1
 
     def ask_all(self, requests: np.ndarray, port: int = 0) -> None:
