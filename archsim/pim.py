@@ -110,6 +110,7 @@ class PimChannel:
         self.ops: list[PimOp] = []  # those of ``offer``
         self.requests: list[HostRequest] = []  # those of ``ask``, and the port of each
         self.ports: list[int] = []
+        self._checked: set[int] = set()  # kinds of tiles that are good
         self._asked = 0
         self._last = [-1] * ports  # request of each port
 
@@ -210,13 +211,16 @@ class PimChannel:
         With `reads` 0 it is the GWRITE of a row of `bank`; else a HEADER and the results behind it,
         each a composite, with one row buffer dot products and a result read.
         """
-        for reads, dots in np.unique(tiles[:, 2:], axis=0).tolist():
-            row = int(tiles[(tiles[:, 2] == reads) & (tiles[:, 3] == dots), 1].max(initial=0))
+        row = int(tiles[:, 1].max(initial=0))
+        require(row < self.dram.rows, "row", f"from 0 to {self.dram.rows - 1}", row)
+        for kind in set((tiles[:, 2] << 32 | tiles[:, 3]).tolist()) - self._checked:
+            reads, dots = kind >> 32, kind & 0xFFFFFFFF
             if reads:
-                self._check(PimOp("GEMV", row=row, dots=dots * reads))
-                self._check(PimOp("HEADER", row=row, dots=dots * reads, reads=reads))
+                self._check(PimOp("GEMV", dots=dots * reads))
+                self._check(PimOp("HEADER", dots=dots * reads, reads=reads))
             else:
-                self._check(PimOp("GWRITE", row=row))
+                self._check(PimOp("GWRITE"))
+            self._checked.add(kind)
         least = int(tiles[:, :2].min(initial=0))
         require(least >= 0, "bank and row", "at least 0", least)
         fields = np.zeros((len(tiles), pim_loop.O_DONE), np.int64)
@@ -258,6 +262,12 @@ class PimChannel:
             self._requests[self._last[port], pim_host.N_NEXT] = begin
         self._last[port], self._asked = end - 1, end
         self._x[at.WAITING] += count
+
+    def clear(self) -> None:
+        """Forget the entries and requests if all are served: their numbers begin anew."""
+        require(self.served, "entries and requests", "served", "some that wait")
+        self._x[[at.NEXT, at.OPS]] = self._asked = 0
+        self.ops, self.requests, self.ports = [], [], []
 
     def advance(self, until: int) -> bool:
         """Go on to `until`, or past the first cycle in which something had its last command.

@@ -81,6 +81,8 @@ def decode_attention(dram: DramConfig, pim: PimConfig, lengths: Sequence[Sequenc
             asked[:, 0] += start
             channel.ask_all(asked)
         end = max([start, *(channel.finish() for channel in channels.values())])
+        for channel in channels.values():
+            channel.clear()
         layer_cycles.append(end - start)
         start = end
     times = [sum(tuple(of_channel) == key for of_channel in lengths) for key in alike]

@@ -29,6 +29,8 @@ def enter(k: Flat, x: Flat, r: Flat, free: bool) -> None:
                 x[k[at.AT_PORT] + port] = r[i * N_WIDTH + N_NEXT]
                 x[at.ASKED] += 1
                 x[at.WAITING] -= 1
+                if x[k[at.AT_SEEN] + r[i * N_WIDTH + N_BANK]] != x[at.STAMP]:
+                    x[at.HOST_WAKE] = 0  # the first of its bank: it may go at once
                 x[at.TURN], x[at.WAKE] = port, now + 1
                 return
     if x[at.ASKED] < k[at.ENTRIES]:

@@ -67,6 +67,51 @@ def _end_part(k: Flat, x: Flat, o: Flat) -> bool:
 
 
 @compiled
+def _serve_head(k: Flat, x: Flat, t: Flat) -> int:
+    """As `serve`; what was tried in vain is not tried again before it may be legal."""
+    now, wake = x[at.NOW], x[at.WAKE]
+    if now < x[at.HEAD_WAKE]:
+        x[at.WAKE] = min(wake, x[at.HEAD_WAKE])
+        if x[at.H_KIND] == at.HEADER and k[at.REFRESHES]:
+            x[at.SLACK] -= now - x[at.HEAD_SINCE]
+        x[at.HEAD_SINCE], x[at.REASON] = now, x[at.HEAD_REASON]
+        if x[at.HEAD_STALE] and x[at.HEAD_TRIED] >= 0:
+            x[at.TRIED], x[at.TRIED_BANK] = x[at.HEAD_TRIED], x[at.HEAD_BANK]
+            explain(k, x)
+            x[at.HEAD_REASON], x[at.HEAD_STALE] = x[at.REASON], 0
+        return 0
+    x[at.WAKE] = at.NEVER
+    done = serve(k, x, t)
+    x[at.HEAD_TRIED], x[at.HEAD_BANK] = x[at.TRIED], x[at.TRIED_BANK]
+    if x[at.TRIED] >= 0:
+        explain(k, x)
+    x[at.HEAD_WAKE] = 0 if done or x[at.SKIP] else x[at.WAKE]
+    x[at.HEAD_SINCE], x[at.HEAD_REASON], x[at.HEAD_STALE] = now, x[at.REASON], 0
+    if done:
+        x[at.HOST_WAKE] = 0
+    x[at.WAKE] = min(wake, x[at.WAKE])
+    return done
+
+
+@compiled
+def _try_host(k: Flat, x: Flat, t: Flat, r: Flat, limited: bool, key: int) -> bool:
+    """As `serve_host`; what was tried in vain is not tried again before it may be legal.
+
+    `key` is what else decides which request may go.
+    """
+    wake = x[at.WAKE]
+    if x[at.NOW] < x[at.HOST_WAKE] and key == x[at.HOST_KEY]:
+        x[at.WAKE] = min(wake, x[at.HOST_WAKE])
+        return False
+    x[at.WAKE], x[at.HOST_KEY] = at.NEVER, key
+    bus = x[at.BUS_FREE]
+    served = serve_host(k, x, t, r, limited)
+    x[at.HOST_WAKE] = x[at.WAKE] if x[at.BUS_FREE] == bus else 0
+    x[at.WAKE] = min(wake, x[at.WAKE])
+    return served
+
+
+@compiled
 def _step(k: Flat, x: Flat, t: Flat, r: Flat, head: bool) -> int:
     """Issue at most one command: refresh, the head of the PIM queue, the host.
 
@@ -88,9 +133,7 @@ def _step(k: Flat, x: Flat, t: Flat, r: Flat, head: bool) -> int:
     limited = False
     if head:
         if x[at.PENDING] < 0 and x[at.SKIP] == 0:
-            done = serve(k, x, t)
-            if x[at.TRIED] >= 0:
-                explain(k, x)
+            done = _serve_head(k, x, t)
             if done:
                 return done
             limited = x[at.SKIP] == 0
@@ -100,7 +143,8 @@ def _step(k: Flat, x: Flat, t: Flat, r: Flat, head: bool) -> int:
             x[at.REASON] = REFRESH
         if k[at.BLOCKED] and x[at.PENDING] < 0 and x[at.SKIP] == 0:
             return 0
-    return 4 if serve_host(k, x, t, r, limited) else 0
+    key = x[at.PENDING] * 8 + x[at.SKIP] * 4 + limited * 2 + head
+    return 4 if _try_host(k, x, t, r, limited, key) else 0
 
 
 @compiled
@@ -217,7 +261,7 @@ def _rush(k: Flat, x: Flat, t: Flat, o: Flat, limit: int, goal: int) -> bool:
             if done & ENDED:
                 last = 1 if _end_part(k, x, o) else 0
         go_to(x, after)
-    x[at.LIMIT] = 0
+    x[at.LIMIT] = x[at.HEAD_WAKE] = x[at.HOST_WAKE] = 0
     return last == 1 and goal == TO_EVENT
 
 
@@ -230,6 +274,7 @@ def advance(
     Returns why it ended; a full `trace` ends it too.
     """
     x[at.ABOUT] = -2  # rows may have been set by hand
+    x[at.HEAD_WAKE] = x[at.HOST_WAKE] = 0
     if x[at.NEXT] < x[at.OPS]:
         _take_head(k, x, o)
     while x[at.NOW] < until:

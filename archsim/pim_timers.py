@@ -41,12 +41,13 @@ COMPOSITE, HELD_DOTS = 1, 2  # what is added
 (
     NOW, BUS_FREE, OWNER, LAST, CAUSE, ABOUT, WRONG, HELD, FULL, STOLEN, STAMP,
     PENDING, SKIP, SLACK, RESERVED, RESULTS_LEFT, GWRITING, REASON, WAKE, LATE, TRIED, TRIED_BANK,
-    LIMIT, LEGAL,
+    LIMIT, LEGAL, HEAD_WAKE, HEAD_SINCE, HEAD_REASON, HEAD_TRIED, HEAD_BANK, HEAD_STALE,
+    HOST_WAKE, HOST_KEY,
     NEXT, PART, H_KIND, H_ROW, H_BANK, H_COLUMN, H_DOTS, H_READS, H_PARTS, H_EACH, WITHIN, COLUMN,
     OPS,
     DOTS_END, DRAIN_END, GWRITE_END, UNITS_END, HOST_END, WAITING, ASKED, TURN, SERVED,
     ROOM, RECORDED, COUNTS,
-) = range(49)  # fmt: skip
+) = range(57)  # fmt: skip
 CLASSES = COUNTS + KINDS
 HOST_CLASSES = CLASSES + 9
 STATE = HOST_CLASSES + 7
@@ -200,6 +201,10 @@ def issue(
     _set_timers(k, x, command, bank, dots, owner if owned else command)
     x[BUS_FREE], x[OWNER], x[LAST] = x[NOW] + 1, owner, command
     x[COUNTS + command] += 1
+    # What was tried in vain may be legal later than thought by now; with other rows, sooner too.
+    x[HOST_WAKE], x[HEAD_STALE] = 0, 1
+    if command != RD and command != WR:
+        x[HEAD_WAKE] = 0
     if x[ROOM] > 0:
         at = x[RECORDED] * T_WIDTH
         t[at], t[at + 1], t[at + 2] = x[NOW], command, bank
