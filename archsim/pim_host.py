@@ -15,29 +15,50 @@ BUSY, REFRESH, PIM_CONFLICT, TURNAROUND, BUS_CONFLICT, ROW_MISS, IDLE = range(
 
 
 @compiled
-def enter(k: Flat, x: Flat, r: Flat, free: bool) -> None:
-    """Let a request enter the window if a place was free, and remember when one may."""
+def _next_port(k: Flat, x: Flat, r: Flat, cycle: int) -> int:
+    """Return the next port, in turn, whose first request is offered by `cycle`; -1 for none."""
+    for step in range(1, k[at.PORTS] + 1):
+        port = (x[at.TURN] + step) % k[at.PORTS]
+        i = x[k[at.AT_PORT] + port]
+        if i >= 0 and r[i * N_WIDTH + N_SINCE] <= cycle:
+            return port
+    return -1
+
+
+@compiled
+def enter(k: Flat, x: Flat, r: Flat, free: bool, until: int) -> None:
+    """Let a request enter the window if a place was `free`, and remember when one may.
+
+    Those behind it enter too, one a cycle, up to the next event or `until`, as long as each stands
+    behind one of its bank that was tried in vain: it changes nothing.
+    """
     if x[at.WAITING] == 0:
         return
-    now = x[at.NOW]
-    if free:
-        for step in range(1, k[at.PORTS] + 1):
-            port = (x[at.TURN] + step) % k[at.PORTS]
-            i = x[k[at.AT_PORT] + port]
-            if i >= 0 and r[i * N_WIDTH + N_SINCE] <= now:
-                x[k[at.AT_WINDOW] + x[at.ASKED]] = i
-                x[k[at.AT_PORT] + port] = r[i * N_WIDTH + N_NEXT]
-                x[at.ASKED] += 1
-                x[at.WAITING] -= 1
-                if x[k[at.AT_SEEN] + r[i * N_WIDTH + N_BANK]] != x[at.STAMP]:
-                    x[at.HOST_WAKE] = 0  # the first of its bank: it may go at once
-                x[at.TURN], x[at.WAKE] = port, now + 1
-                return
+    cycle = x[at.NOW]
+    while free:
+        port = _next_port(k, x, r, cycle)
+        if port < 0:
+            break
+        i = x[k[at.AT_PORT] + port]
+        bank = r[i * N_WIDTH + N_BANK]
+        behind = x[at.ASKED] > 0 and x[k[at.AT_SEEN] + bank] == x[at.STAMP]
+        x[k[at.AT_WINDOW] + x[at.ASKED]] = i
+        x[k[at.AT_PORT] + port] = r[i * N_WIDTH + N_NEXT]
+        x[at.ASKED] += 1
+        x[at.WAITING] -= 1
+        x[at.TURN], cycle = port, cycle + 1
+        if not behind:
+            x[at.HOST_WAKE] = 0
+        if not behind or x[at.HOST_WAKE] < cycle:
+            x[at.WAKE] = min(x[at.WAKE], cycle)
+            return
+        free = x[at.ASKED] < k[at.ENTRIES] and cycle < x[at.WAKE] and cycle < until
     if x[at.ASKED] < k[at.ENTRIES]:
         for port in range(k[at.PORTS]):
             i = x[k[at.AT_PORT] + port]
             if i >= 0:
-                x[at.WAKE] = min(x[at.WAKE], max(r[i * N_WIDTH + N_SINCE], now + 1))
+                later = max(x[at.NOW] + 1, cycle)
+                x[at.WAKE] = min(x[at.WAKE], max(r[i * N_WIDTH + N_SINCE], later))
 
 
 @compiled
@@ -76,11 +97,13 @@ def serve_host(k: Flat, x: Flat, t: Flat, r: Flat, limited: bool) -> bool:
     """Issue a command of the oldest request that can go; return whether a burst was among it."""
     two = k[at.TWO_BUFFERS] == 1
     x[at.STAMP] += 1
+    before = -1
     for place in range(x[at.ASKED]):
         i = x[k[at.AT_WINDOW] + place]
         bank, wanted = r[i * N_WIDTH + N_BANK], r[i * N_WIDTH + N_ROW]
-        if x[k[at.AT_SEEN] + bank] == x[at.STAMP]:
+        if bank == before or x[k[at.AT_SEEN] + bank] == x[at.STAMP]:
             continue
+        before = bank
         x[k[at.AT_SEEN] + bank] = x[at.STAMP]
         if bank >> k[at.RANK_BITS] == x[at.PENDING] or bank == x[at.GWRITING]:
             continue

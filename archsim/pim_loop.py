@@ -208,7 +208,7 @@ def _cycle(k: Flat, x: Flat, t: Flat, o: Flat, r: Flat, until: int) -> int:
     elif done == 4:
         last, x[at.HOST_END] = 1, max(x[at.HOST_END], now) + k[at.BURST_CYCLES]
     reason = host_reason(k, x, r, issued)
-    enter(k, x, r, free)
+    enter(k, x, r, free, now + 1 if issued or done & ENDED else until)
     after = now + 1 if issued or done & ENDED else _next_event(k, x, until)
     if after == at.NEVER:
         return 2
