@@ -144,7 +144,7 @@ def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray
         at.BANKS: dram.banks, at.RANKS: dram.ranks, at.GROUPS: groups,
         at.GROUP_BITS: dram.banks_per_group.bit_length() - 1,
         at.RANK_BITS: (dram.bank_groups * dram.banks_per_group).bit_length() - 1,
-        at.TWO_BUFFERS: two, at.OPENS_ALL: pim.activate == "all",
+        at.TWO_BUFFERS: two,
         at.BLOCKED: pim.host == "blocked", at.ENTRIES: pim.host_entries,
         at.SLACK_MIN: pim.slack_min_cycles, at.WINDOW_CYCLES: t.faw_cycles,
         at.DOT_CYCLES: pim.dot_cycles, at.FILL_DOTS: pim.fill_dots,

@@ -1,13 +1,14 @@
 """The compiled device of a channel that computes: rows, timers of every place, the command bus.
 
 All of a channel lies in two arrays: `k`, constants and rules, which `archsim.pim_device` makes, and
-`x`, the state. Places are nodes: banks, then bank groups, then ranks, then the channel.
+`x`, the state. Places are nodes: banks, then bank groups, then ranks, then the channel. `t` is the
+trace.
 """
 
 from archsim.engine.compiled import Flat, compiled, entry
 
-__all__ = ["account", "account_host", "bound", "close_run", "go_to", "issue", "issue_by_hand", "look", "ready",
-           "ready_by_hand", "repeat_dot"]
+__all__ = ["account", "account_host", "bound", "close_run", "go_to", "issue", "issue_by_hand",
+           "look", "ready", "ready_by_hand", "repeat_dot"]
 
 NEVER = 1 << 60
 # In the order of machine.pim.PIM_COMMANDS; what a command waits for is one of them, or of the rest.
@@ -20,15 +21,15 @@ TILE = KINDS  # an entry of the queue only: HEADER and all that follows it
 
 # Constants: the channel, its policy, the terms of estimates, where parts of the state begin.
 (
-    BANKS, RANKS, GROUPS, GROUP_BITS, RANK_BITS, TWO_BUFFERS, OPENS_ALL, BLOCKED, ENTRIES,
-    SLACK_MIN, WINDOW_CYCLES, DOT_CYCLES, FILL_DOTS, LATENCY, GWRITE_CYCLES, HOLDS, BURST_CYCLES,
+    BANKS, RANKS, GROUPS, GROUP_BITS, RANK_BITS, TWO_BUFFERS, BLOCKED, ENTRIES, SLACK_MIN,
+    WINDOW_CYCLES, DOT_CYCLES, FILL_DOTS, LATENCY, GWRITE_CYCLES, HOLDS, BURST_CYCLES,
     REFI, REFRESHES, RP, RCD_WR, PORTS,
     OPEN_NEED, CLOSED_NEED, OTHER_NEED,  # of a GWRITE: its row is open, none is, another is
     CLOSING, PER_CLOSED, PER_DOT, FLOOR, FLOOR_PER_READ, PER_READ, BASE, LEAST,  # of a HEADER
     AT_ROW, AT_PIM_ROW, AT_OPENER, AT_STOLEN, AT_SEEN, AT_MATCH, AT_WRONG, AT_HELD, AT_DUE,
     AT_ACTS, AT_WINDOW, AT_PORT, AT_TIMER, TO_CAUSE, AT_OPENING,
     WIDTH,  # for each command the banks it reaches, then the scopes of the rules before it
-) = range(49)  # fmt: skip
+) = range(48)  # fmt: skip
 SCOPES = WIDTH + KINDS
 RULE_START = SCOPES + KINDS
 RULES = RULE_START + KINDS + 1

@@ -156,6 +156,65 @@ def dram_rates(random: bool) -> tuple[float, float]:
     return commands / taken, count / taken
 
 
+def pim_rates() -> dict[str, tuple[float, float]]:
+    """Return commands a second of a long GEMV on NeuPIMs' channel with refresh, by row buffers.
+
+    The second number counts the dot products within composites as commands.
+    """
+    import numpy as np
+
+    from archsim.pim import PimChannel
+
+    dram, pims = neupims()
+    tiles, found = np.zeros((100_000, 4), np.int64), {}
+    tiles[:, 1], tiles[:, 2], tiles[:, 3] = np.arange(len(tiles)) % 30_000, 4, 8
+    tiles[::64, 2] = 0  # a vector to copy, every so often
+    for name, pim in pims.items():
+        PimChannel(dram, pim, record=False).finish()
+        channel = PimChannel(dram, pim, record=False)
+        channel.offer_tiles(tiles, 0)
+        taken = seconds(channel.finish)
+        counts = channel.counts()
+        commands = sum(counts.values())
+        found[name] = commands / taken, (commands + 8 * counts["GEMV"]) / taken
+    return found
+
+
+def neupims():
+    """Return a channel of NeuPIMs and its PIM with one row buffer and with two."""
+    import json
+    import tomllib
+    from dataclasses import replace
+
+    from pydantic import TypeAdapter
+
+    import machine.dram
+    from machine.pim import PimConfig
+
+    def read(kind: type, name: str):
+        path = Path(machine.dram.__file__).parent / "presets" / f"{name}.toml"
+        return TypeAdapter(kind).validate_json(json.dumps(tomllib.loads(path.read_text())))
+
+    dual = read(PimConfig, "pim/neupims")
+    return read(machine.dram.DramConfig, "dram/hbm2-neupims"), {
+        "one": replace(dual, row_buffers=1), "two": dual}
+
+
+def pim_attention() -> float:
+    """Simulate the attention of a decode step of GPT3-7B, compiled before, on NeuPIMs' memory.
+
+    256 requests on 32 channels, 8 each, of random lengths (seed 1); 8 heads of 128 a device (tensor
+    parallel 4), 32 layers, two row buffers; the host reads 2 % of the peak beside it.
+    """
+    from archsim.pim_attention import decode_attention, random_lengths, round_robin
+
+    dram, pims = neupims()
+    dealt = round_robin(random_lengths(256, 1), dram.channels)
+    decode_attention(dram, pims["two"], [[1]], heads=8, depth=128, layers=1)
+    return seconds(lambda: decode_attention(
+        dram, pims["two"], dealt, heads=8, depth=128, layers=32, host_share=0.02))
+
+
 def compiled_rate() -> float:
     """Return the cycles a second of a 16x16 array through CXXRTL, compiled before."""
     import numpy as np
@@ -203,6 +262,7 @@ TASKS = (
     Task("Llama-2-7B decode step, whole process, cold", decode_cold, 10.0),
     Task("Llama-2-7B decode step, warm", decode_warm, 1.0),
     Task("GEMM 512x4096x11008 on 128x128, warm", gemm_warm, 0.05),
+    Task("GPT3-7B batch 256 attention in PIM, warm", pim_attention, 1.0),
 )
 
 
@@ -239,6 +299,9 @@ def main() -> int:
     (commands, _), (_, requests) = dram_rates(random=False), dram_rates(random=True)
     print(f"DRAM with queues: {commands:,.0f} commands a second streaming, goal 100,000,000; "
           f"{requests:,.0f} random requests a second, goal 10,000,000")
+    for name, (rate, with_dots) in pim_rates().items():
+        print(f"PIM GEMV, row buffers {name}: {rate:,.0f} commands a second, "
+              f"{with_dots:,.0f} with the dot products of composites; goal 100,000,000")
     return int(failed)
 
 

@@ -77,7 +77,8 @@ class Controller:
 
     def run_packed(self, fields: np.ndarray, *, until: int | None = None) -> np.ndarray:
         """Serve requests [N, 5] of (command, bank of the channel, row, column, since) unchecked."""
-        table, done = np.ascontiguousarray(fields, np.int64).ravel(), np.zeros(len(fields), np.int64)
+        table = np.ascontiguousarray(fields, np.int64).ravel()
+        done = np.zeros(len(fields), np.int64)
         self._x[[at.NEXT, at.REQUESTS]] = 0, len(fields)
         end = at.NEVER if until is None else until
         while queues.advance(self._k, self._x, table, done, self._trace, end):

@@ -8,7 +8,8 @@ from archsim.dram import queue_device as at
 from archsim.dram.queue_device import ready, timer
 from archsim.engine.compiled import Flat, compiled
 
-__all__ = ["best", "empty", "follow", "forget", "put", "refile", "sort_bank", "take", "wait_in_bank"]
+__all__ = ["best", "empty", "follow", "forget", "put", "refile", "sort_bank", "take",
+           "wait_in_bank"]
 
 # Ways to be served: the column command of the request a row was opened for, of another that hits;
 # the ACT and the PRE for the oldest request that does not.

@@ -8,7 +8,19 @@ run are kept at once, the others follow when it ends. Nothing else changes.
 from archsim.dram import queue_device as at
 from archsim.dram.queue_device import set_timers
 from archsim.dram.queue_pick import (
-    CLAIMED, CLOSE, OPEN, Q_BANK, Q_KIND, Q_ROW, Q_SINCE, Q_WIDTH, S_AGE, empty, forget, put, refile,
+    CLAIMED,
+    CLOSE,
+    OPEN,
+    Q_BANK,
+    Q_KIND,
+    Q_ROW,
+    Q_SINCE,
+    Q_WIDTH,
+    S_AGE,
+    empty,
+    forget,
+    put,
+    refile,
     sort_bank,
 )  # fmt: skip
 from archsim.engine.compiled import Flat, compiled
@@ -20,7 +32,7 @@ SHORT, REST = 16, 64  # after a run of fewer commands, so many events pass befor
 
 @compiled
 def _first(k: Flat, x: Flat) -> int:
-    """Return the oldest request if all that wait are hits of one direction, none left out; or -1."""
+    """Return the oldest request if all that wait hit and go one way, none left out; or -1."""
     others = x[at.READS_IN] if x[at.WRITING] else x[at.WRITES_IN]
     sizes = x[at.KEPT + CLAIMED * at.C_WIDTH] + x[at.KEPT + OPEN * at.C_WIDTH]
     if others + sizes + x[at.KEPT + CLOSE * at.C_WIDTH] > 0:

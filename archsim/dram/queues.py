@@ -7,8 +7,23 @@ or a request moves to the next; which those are is decided anew in each, from th
 from archsim.dram import queue_device as at
 from archsim.dram.queue_device import issue, ready
 from archsim.dram.queue_pick import (
-    CLAIMED, HIT, OPEN, Q_BANK, Q_COLUMN, Q_KIND, Q_ROW, Q_SINCE, Q_WIDTH, best, follow, forget,
-    put, refile, sort_bank, take, wait_in_bank,
+    CLAIMED,
+    HIT,
+    OPEN,
+    Q_BANK,
+    Q_COLUMN,
+    Q_KIND,
+    Q_ROW,
+    Q_SINCE,
+    Q_WIDTH,
+    best,
+    follow,
+    forget,
+    put,
+    refile,
+    sort_bank,
+    take,
+    wait_in_bank,
 )  # fmt: skip
 from archsim.dram.queue_run import run
 from archsim.engine.compiled import Flat, compiled, entry
