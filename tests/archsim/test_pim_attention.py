@@ -1,6 +1,8 @@
 """The attention of a decode step in memory that computes: every command, every channel, once."""
 
 import json
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +99,16 @@ def test_lengths_are_seeded_and_dealt_in_turn():
     # 80.29, and half of 294.99 on average, in whole tokens from 1: within four standard errors.
     assert abs(sum(lengths) / len(lengths) - (80.29 + 294.99 / 2)) < 4 * 260 / 4000**0.5
     assert round_robin([1, 2, 3, 4, 5], 2) == [[1, 3, 5], [2, 4]]
+
+
+def test_the_example_shows_both_numbers_of_row_buffers():
+    script = Path(__file__).parents[2] / "examples" / "pim_attention.py"
+    command = [sys.executable, script, "--batch", "2", "--layers", "1", "--host-share", "0.1"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["row buffers 1", "row buffers 2"]
+    dealt = round_robin(random_lengths(2, 1), HBM2.channels)
+    step = decode_attention(HBM2, DUAL, dealt, heads=8, depth=128, layers=1, host_share=0.1)
+    assert f" {step.cycles} cycles, {sum(step.counts.values())} commands, " in lines[1]
 
 
 def test_refuses_caches_that_do_not_fit_and_a_host_that_takes_all():
