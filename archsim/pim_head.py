@@ -295,8 +295,44 @@ def _open(k: Flat, x: Flat, t: Flat, row: int) -> int:
             if _clear(k, x, t, first, width, row):
                 return ISSUED
         elif attempt(k, x, t, at.GACT, first, row, -1, 0, at.PIM, True):
+            if x[at.LIMIT] > 0 and width == 1 << k[at.GROUP_BITS]:
+                _open_on(k, x, t, row)
             return ISSUED
     return ended
+
+
+@compiled
+def _open_on(k: Flat, x: Flat, t: Flat, row: int) -> None:
+    """Open `row` in the other groups in quiet time: always the first that may, in its cycle.
+
+    All of them are closed, or open as wanted. Those that stand before it are tried in vain.
+    """
+    width = 1 << k[at.GROUP_BITS]
+    while x[at.WRONG] + x[at.HELD] + x[at.STOLEN] == 0 and x[at.FULL] < k[at.GROUPS]:
+        soonest, chosen, before, last, behind = x[at.LIMIT], -1, -1, -1, -1
+        for group in range(k[at.GROUPS]):
+            match = x[k[at.AT_MATCH] + group]
+            if match == width:
+                continue
+            if match > 0:
+                return
+            behind, last = last, group * width
+            if bound(k, x, at.GACT, last) < soonest:
+                legal = ready(k, x, at.GACT, last)
+                if legal < soonest:
+                    soonest, chosen, before = legal, last, behind
+        if chosen < 0:
+            return
+        go_to(x, x[at.NOW] + 1)
+        if soonest > x[at.NOW]:
+            x[at.TRIED], x[at.TRIED_BANK] = at.GACT, last
+            explain(k, x)
+            go_to(x, soonest)
+        x[at.REASON] = ACTIVATION
+        if before >= 0:
+            x[at.TRIED], x[at.TRIED_BANK] = at.GACT, before
+            explain(k, x)
+        issue(k, x, t, at.GACT, chosen, row, -1, 0, at.PIM)
 
 
 @compiled
