@@ -86,7 +86,8 @@ class _Cycles(Sequence[int]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and self._column.tolist() == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(tuple(self._column.tolist()))
 
 
 class PimChannel:

@@ -120,38 +120,50 @@ class PimDevice:
         return None
 
 
-def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers and rules the compiled loop is given, and the state at cycle 0."""
-    t, two = dram.timing, pim.row_buffers == 2
-    groups = dram.ranks * dram.bank_groups
+def _layout(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[dict[int, int], np.ndarray]:
+    """Return where the parts of the state begin, by their constant, and the state at cycle 0."""
+    groups, two = dram.ranks * dram.bank_groups, pim.row_buffers == 2
     timers = (dram.banks + groups + dram.ranks + 1) * at.KINDS
-    parts = {  # of the state: how many numbers, and their value at first
+    parts = {  # how many numbers, and their value at first
         at.AT_ROW: (dram.banks, -1), at.AT_PIM_ROW: (dram.banks if two else 0, -1),
         at.AT_OPENER: (dram.banks, at.NOBODY), at.AT_STOLEN: (dram.banks, 0),
         at.AT_SEEN: (dram.banks, 0), at.AT_MATCH: (groups, 0), at.AT_WRONG: (groups, 0),
         at.AT_HELD: (groups, 0), at.AT_DUE: (dram.ranks, at.NEVER),
         at.AT_ACTS: (dram.ranks * at.ACTS_KEPT, -(10**9)), at.AT_WINDOW: (pim.host_entries, 0),
-        at.AT_PORT: (ports, -1), at.AT_TIMER: (timers, 0),
+        at.AT_PORT: (ports, -1), at.AT_TIMER: (timers, 0), at.TO_CAUSE: (timers, at.NOBODY),
     }
-    begins, size = {}, at.STATE
-    for name, (count, _) in parts.items():
-        begins[name], size = size, size + count
-    size += timers  # what each timer waits for
+    begins, pieces = dict[int, int](), [np.zeros(at.STATE, np.int64)]
+    for name, (count, value) in parts.items():
+        begins[name] = sum(map(len, pieces))
+        pieces.append(np.full(count, value, np.int64))
     if not two:
         begins[at.AT_PIM_ROW] = begins[at.AT_ROW]
-    terms = header_terms(dram, pim)
+    begins[at.TO_CAUSE] = timers  # from a timer to what it waits for
+    x = np.concatenate(pieces)
+    if dram.refresh != "off":
+        first = [dram.first_refresh_cycle(rank) for rank in range(dram.ranks)]
+        x[begins[at.AT_DUE] :][: dram.ranks] = first
+    x[[at.PENDING, at.RESERVED, at.GWRITING]] = -1
+    x[at.ABOUT], x[at.TURN] = -2, ports - 1
+    return begins, x
+
+
+def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers and rules the compiled loop is given, and the state at cycle 0."""
+    begins, x = _layout(dram, pim, ports)
+    t, terms = dram.timing, header_terms(dram, pim)
     named = begins | {
-        at.BANKS: dram.banks, at.RANKS: dram.ranks, at.GROUPS: groups,
+        at.BANKS: dram.banks, at.RANKS: dram.ranks, at.GROUPS: dram.ranks * dram.bank_groups,
         at.GROUP_BITS: dram.banks_per_group.bit_length() - 1,
         at.RANK_BITS: (dram.bank_groups * dram.banks_per_group).bit_length() - 1,
-        at.TWO_BUFFERS: two,
-        at.BLOCKED: pim.host == "blocked", at.ENTRIES: pim.host_entries,
-        at.SLACK_MIN: pim.slack_min_cycles, at.WINDOW_CYCLES: t.faw_cycles,
-        at.DOT_CYCLES: pim.dot_cycles, at.FILL_DOTS: pim.fill_dots,
-        at.LATENCY: pim.unit.latency_cycles, at.GWRITE_CYCLES: pim.gwrite_cycles,
-        at.HOLDS: pim.hold == "last_dot", at.BURST_CYCLES: dram.burst_cycles,
-        at.REFI: t.refi_cycles, at.REFRESHES: dram.refresh != "off", at.RP: t.rp_cycles,
-        at.RCD_WR: t.rcd_wr_cycles, at.PORTS: ports,
+        at.TWO_BUFFERS: pim.row_buffers == 2, at.BLOCKED: pim.host == "blocked",
+        at.ENTRIES: pim.host_entries, at.SLACK_MIN: pim.slack_min_cycles,
+        at.WINDOW_CYCLES: t.faw_cycles, at.DOT_CYCLES: pim.dot_cycles,
+        at.FILL_DOTS: pim.fill_dots, at.LATENCY: pim.unit.latency_cycles,
+        at.GWRITE_CYCLES: pim.gwrite_cycles, at.HOLDS: pim.hold == "last_dot",
+        at.BURST_CYCLES: dram.burst_cycles, at.REFI: t.refi_cycles,
+        at.REFRESHES: dram.refresh != "off", at.RP: t.rp_cycles, at.RCD_WR: t.rcd_wr_cycles,
+        at.PORTS: ports,
         at.OPEN_NEED: gwrite_cycles(dram, pim, opened=True, other=False),
         at.CLOSED_NEED: gwrite_cycles(dram, pim, opened=False, other=False),
         at.OTHER_NEED: gwrite_cycles(dram, pim, opened=False, other=True),
@@ -160,7 +172,6 @@ def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray
         at.PER_READ: terms.per_read, at.BASE: terms.base, at.LEAST: terms.least,
     }
     after, before = _rules_by_command(dram, pim, begins[at.AT_TIMER])
-    named[at.TO_CAUSE] = timers
     named[at.AT_OPENING] = at.RULES + len(after) - len(PIM_COMMANDS) - 1
     assert sorted(named) == list(range(at.WIDTH))
     wide = {**dict.fromkeys(WIDE, dram.banks), "PREA": 1 << named[at.RANK_BITS],
@@ -169,15 +180,6 @@ def _constants(dram: DramConfig, pim: PimConfig, ports: int) -> tuple[np.ndarray
             "PIMPRE": dram.banks if pim.precharge == "all" else 1}
     k = [int(named[place]) for place in range(at.WIDTH)]
     k += [*(wide.get(name, 1) for name in PIM_COMMANDS), *before, *after, *terms.opening]
-    x = np.zeros(size, np.int64)
-    for name, (count, value) in parts.items():
-        x[begins[name] :][:count] = value
-    x[size - timers :] = at.NOBODY
-    if dram.refresh != "off":
-        first = [dram.first_refresh_cycle(rank) for rank in range(dram.ranks)]
-        x[begins[at.AT_DUE] :][: dram.ranks] = first
-    x[[at.PENDING, at.RESERVED, at.GWRITING]] = -1
-    x[at.ABOUT], x[at.TURN] = -2, ports - 1
     return np.array(k, np.int64), x
 
 

@@ -32,9 +32,10 @@ R_SHIFT, R_FLIP, R_TIMER, R_GAP, R_WIDTH = range(5)  # banks a node, other node,
     NOW, NEXT, WRITING, ROW_BUS, COLUMN_BUS, READS_IN, WRITES_IN, CLAIMED, ACTIVATES, PRECHARGES,
     REFRESHES, READS, WRITES, FORWARDED, ROW_HITS, DATA_END, TRIED, REQUESTS, SOON, FREE, ROOM,
     RECORDED, PAUSE, MOVED,
+    U_HEAD, U_LAST, U_APART, U_BEHIND, U_SHARED,  # a run of hits: see queue_run
     P_TIME, P_CLASS, P_AGE, P_COMMAND, P_BANK,  # what is offered: the first, then class, then age
     KEPT,  # for each way to be served what is kept of it
-) = range(30)  # fmt: skip
+) = range(35)  # fmt: skip
 C_SIZE, C_STALE, C_TIME, C_AGE, C_BANK, C_WIDTH = range(6)  # banks in it; the best of them
 WAYS = 4
 STATE = KEPT + WAYS * C_WIDTH

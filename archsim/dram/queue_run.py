@@ -59,93 +59,126 @@ def _refill(k: Flat, x: Flat, r: Flat, first: int, end: int) -> None:
 
 
 @compiled
+def _begin(k: Flat, x: Flat, r: Flat, first: int) -> None:
+    """Note what a run from request `first` on starts with.
+
+    ``U_APART`` is the youngest that waits in another group than the one before it, ``U_SHARED``
+    what all must wait for; of one rank, its timer is among it.
+    """
+    bits, end = k[at.GROUP_BITS], x[at.NEXT] * Q_WIDTH
+    x[at.U_HEAD], x[at.U_LAST], x[at.U_APART] = first, -1, first
+    for i in range((first + 1) * Q_WIDTH, end, Q_WIDTH):
+        if r[i + Q_BANK] >> bits != r[i - Q_WIDTH + Q_BANK] >> bits:
+            x[at.U_APART] = i // Q_WIDTH
+    x[at.U_BEHIND] = r[end - Q_WIDTH + Q_BANK] >> bits
+    for bank in range(k[at.BANKS]):
+        x[k[at.AT_BANK] + bank * at.B_WIDTH + at.B_RUN] = -1
+    ranks = k[at.AT_TIMER] + (k[at.BANKS] + k[at.GROUPS]) * at.KINDS
+    ranks += at.WR if x[at.WRITING] else at.RD
+    x[at.U_SHARED] = max(x[ranks + k[at.RANKS] * at.KINDS], max(x[at.NOW], x[at.COLUMN_BUS]))
+    if k[at.RANKS] == 1:
+        x[at.U_SHARED] = max(x[at.U_SHARED], x[ranks])
+
+
+@compiled
+def _come(k: Flat, x: Flat, r: Flat, kind: int, room: int, cycle: int) -> bool:
+    """Let in what comes up to `cycle`, in which the oldest goes; return whether that ends the run.
+
+    It does if one does not hit, goes the other way, or may be sooner than the oldest.
+    """
+    tail, tried = x[at.NEXT], x[at.TRIED]
+    ends, places = False, k[at.AT_BANK] + at.B_ROW
+    while tail < x[at.REQUESTS] and not ends:
+        i = tail * Q_WIDTH
+        turns = r[i + Q_KIND] != kind
+        comes = max(tried + 1, r[i + Q_SINCE])
+        if comes > cycle or (tail - x[at.U_HEAD] >= room and not turns):
+            break
+        ends = turns or x[places + r[i + Q_BANK] * at.B_WIDTH] != r[i + Q_ROW]
+        if not ends:
+            group = r[i + Q_BANK] >> k[at.GROUP_BITS]
+            if group != x[at.U_BEHIND]:
+                x[at.U_APART], x[at.U_BEHIND] = tail, group
+            tail, tried = tail + 1, comes
+            ends = cycle > x[at.U_SHARED] and x[at.U_APART] > x[at.U_HEAD]
+    x[at.NEXT], x[at.TRIED] = tail, tried
+    return ends
+
+
+@compiled
+def _space_ranks(k: Flat, x: Flat, steps: int, timers: int, rank: int, cycle: int) -> None:
+    """Make the ranks wait for each other after a column command to one of them."""
+    for other in range(k[at.RANKS]):
+        gap = k[steps + 1] if other == rank else k[steps + 3]
+        place = timers + other * at.KINDS
+        x[place] = max(x[place], cycle + gap)
+
+
+@compiled
+def _serve_hits(k: Flat, x: Flat, r: Flat, done: Flat, until: int) -> None:
+    """Serve the oldest, and again, as long as none is to be chosen."""
+    kind, steps, room, data = at.RD, at.READ_STEPS, k[at.READ_ROOM], k[at.READ_DATA]
+    if x[at.WRITING]:
+        kind, steps, room, data = at.WR, at.WRITE_STEPS, k[at.WRITE_ROOM], k[at.WRITE_DATA]
+    in_group, step, one_rank = k[steps], max(k[steps + 2], 1), k[at.RANKS] == 1
+    if one_rank:
+        step = max(step, k[steps + 1])
+    group_bits, places, timers = k[at.GROUP_BITS], k[at.AT_BANK] + at.B_RUN, k[at.AT_TIMER] + kind
+    groups = timers + k[at.BANKS] * at.KINDS
+    ranks, head = groups + k[at.GROUPS] * at.KINDS, x[at.U_HEAD]
+    while head < x[at.NEXT]:
+        bank = r[head * Q_WIDTH + Q_BANK]
+        of_group, rank = groups + (bank >> group_bits) * at.KINDS, bank >> k[at.RANK_BITS]
+        cycle = max(x[at.U_SHARED], x[of_group])
+        if not one_rank:
+            cycle = max(cycle, x[ranks + rank * at.KINDS])
+        # Sooner than the oldest is none: none may be, or none that is not of its group.
+        if cycle >= until or x[timers + bank * at.KINDS] > cycle or (
+            cycle > x[at.U_SHARED] and x[at.U_APART] > head
+        ):  # fmt: skip
+            break
+        if _come(k, x, r, kind, room, cycle):
+            break
+        done[head] = cycle + data
+        x[places + bank * at.B_WIDTH] = cycle
+        x[at.U_LAST] = x[at.TRIED] = cycle
+        x[at.U_SHARED] = cycle + step
+        x[of_group] = max(x[of_group], cycle + in_group)
+        if not one_rank:
+            _space_ranks(k, x, steps, ranks, rank, cycle)
+        head += 1
+        x[at.U_HEAD] = head
+
+
+@compiled
 def run(k: Flat, x: Flat, r: Flat, done: Flat, until: int) -> bool:
     """Serve a run up to cycle `until`, before which no refresh is due; return whether it did.
 
     It ends before a request that has to wait for its row or goes the other way, and when the queue
     is empty.
     """
-    first = _first(k, x)
+    first, end = _first(k, x), x[at.NEXT]
     if first < 0:
         return False
-    kind = at.WR if x[at.WRITING] else at.RD
-    steps = at.WRITE_STEPS if x[at.WRITING] else at.READ_STEPS
-    room = k[at.WRITE_ROOM] if x[at.WRITING] else k[at.READ_ROOM]
-    data = k[at.WRITE_DATA] if x[at.WRITING] else k[at.READ_DATA]
-    in_group, in_rank, in_channel, elsewhere = k[steps], k[steps + 1], k[steps + 2], k[steps + 3]
-    rank_bits, group_bits, ranks = k[at.RANK_BITS], k[at.GROUP_BITS], k[at.RANKS]
-    places, timers = k[at.AT_BANK], k[at.AT_TIMER] + kind
-    groups = timers + k[at.BANKS] * at.KINDS
-    of_ranks = groups + k[at.GROUPS] * at.KINDS
-    whole = of_ranks + ranks * at.KINDS
-    requests, head, tail, tried = x[at.REQUESTS], first, x[at.NEXT], x[at.TRIED]
-    apart = first  # the youngest that waits in another group than the one before it
-    for i in range(first + 1, tail):
-        if r[i * Q_WIDTH + Q_BANK] >> group_bits != r[(i - 1) * Q_WIDTH + Q_BANK] >> group_bits:
-            apart = i
-    for bank in range(k[at.BANKS]):
-        x[places + bank * at.B_WIDTH + at.B_RUN] = -1
-    # What all must wait for; of one rank, its timer is among it.
-    one_rank, shared = ranks == 1, max(x[whole], max(x[at.NOW], x[at.COLUMN_BUS]))
-    if one_rank:
-        shared, in_channel = max(shared, x[of_ranks]), max(in_channel, in_rank)
-    step, last, behind = max(in_channel, 1), -1, r[(tail - 1) * Q_WIDTH + Q_BANK] >> group_bits
-    while head < tail:
-        bank = r[head * Q_WIDTH + Q_BANK]
-        of_group, of_rank = groups + (bank >> group_bits) * at.KINDS, bank >> rank_bits
-        cycle = max(shared, x[of_group])
-        if not one_rank:
-            cycle = max(cycle, x[of_ranks + of_rank * at.KINDS])
-        # Sooner than the oldest is none: none may be, or none that is not of its group.
-        if cycle >= until or x[timers + bank * at.KINDS] > cycle or (
-            cycle > shared and apart > head
-        ):  # fmt: skip
-            break
-        # What comes up to then: it must hit too, and go the same way.
-        other = False
-        while tail < requests:
-            i = tail * Q_WIDTH
-            turns = r[i + Q_KIND] != kind
-            comes = max(tried + 1, r[i + Q_SINCE])
-            if comes > cycle or (tail - head >= room and not turns):
-                break
-            if turns or x[places + r[i + Q_BANK] * at.B_WIDTH + at.B_ROW] != r[i + Q_ROW]:
-                other = True
-                break
-            group = r[i + Q_BANK] >> group_bits
-            if group != behind:
-                apart = tail
-            tail, tried, behind = tail + 1, comes, group
-            if cycle > shared and apart > head:  # it may be sooner
-                other = True
-                break
-        if other:
-            break
-        done[head] = cycle + data
-        x[places + bank * at.B_WIDTH + at.B_RUN] = cycle
-        last = tried = cycle
-        shared = cycle + step
-        x[of_group] = max(x[of_group], cycle + in_group)
-        if not one_rank:
-            for rank in range(ranks):
-                place = of_ranks + rank * at.KINDS
-                x[place] = max(x[place], cycle + (in_rank if rank == of_rank else elsewhere))
-        head += 1
-    served = head - first
+    _begin(k, x, r, first)
+    _serve_hits(k, x, r, done, until)
+    served, last = x[at.U_HEAD] - first, x[at.U_LAST]
     x[at.PAUSE] = 0 if served >= SHORT else REST
-    if served == 0 and tail == x[at.NEXT]:
+    if served == 0 and x[at.NEXT] == end:
         return False
     if served > 0:
+        kind = at.WR if x[at.WRITING] else at.RD
         x[at.COLUMN_BUS] = last + 1
         if k[at.SHARED_BUS]:
             x[at.ROW_BUS] = last + 1
         x[at.ROW_HITS] += served
         x[at.WRITES if kind == at.WR else at.READS] += served
+        data = k[at.WRITE_DATA] if kind == at.WR else k[at.READ_DATA]
         x[at.DATA_END] = max(x[at.DATA_END], last + data)
         for bank in range(k[at.BANKS]):
-            if x[places + bank * at.B_WIDTH + at.B_RUN] >= 0:
-                set_timers(k, x, kind, bank, x[places + bank * at.B_WIDTH + at.B_RUN])
-    x[at.NOW] = x[at.TRIED] = tried
-    x[at.NEXT] = tail
-    _refill(k, x, r, head, tail)
+            cycle = x[k[at.AT_BANK] + bank * at.B_WIDTH + at.B_RUN]
+            if cycle >= 0:
+                set_timers(k, x, kind, bank, cycle)
+    x[at.NOW] = x[at.TRIED]
+    _refill(k, x, r, x[at.U_HEAD], x[at.NEXT])
     return True
