@@ -36,6 +36,7 @@ def _machines() -> list[dict[str, Any]]:
             "array": m.arrays[0].size,
             "vector_units": m.units(QueueKind.VECTOR), "scratchpad_bytes": m.scratchpad.bytes,
             "dram_channels": m.dram.channels, "dram_bytes": m.dram.capacity_bytes,
+            "pim": "" if m.pim is None else ("single", "dual")[m.pim.row_buffers - 1],
         })
     return rows
 

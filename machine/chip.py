@@ -10,6 +10,7 @@ from machine.dram import DramConfig
 from machine.errors import must_be
 from machine.link import LinkConfig
 from machine.lut import LutConfig, TableMemoryConfig
+from machine.pim import PimConfig
 from machine.program import Capability, QueueKind, Space
 from machine.sequencer import SequencerConfig
 from machine.systolic import SystolicConfig
@@ -36,6 +37,7 @@ class Machine:
     sequencer: SequencerConfig
     links: LinkConfig | None = None
     tables: TableMemoryConfig | None = None  # for lookup arrays
+    pim: PimConfig | None = None  # makes the channels of `dram` compute
     chips: int = 1  # equal chips, joined by `links`
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class Machine:
         lookup = [f"arrays.{i}" for i, a in enumerate(self.arrays) if isinstance(a, LutConfig)]
         require(not lookup or self.tables is not None, "tables",
                 f"given for {', '.join(lookup)}, which look up in it", self.tables)
+        if self.pim is not None:
+            self.pim.check_machine(self.dram)
         if self.chips > 1:
             require(self.links is not None, "links", "given for more than one chip", self.links)
 
@@ -64,9 +68,11 @@ class Machine:
         found: dict[str, object] = {f"arrays.{i}": a for i, a in enumerate(self.arrays)}
         found |= {f"vectors.{i}": v for i, v in enumerate(self.vectors)}
         for key in ("scratchpad", "accumulator", "dma", "crossbar", "dram", "sequencer", "links",
-                    "tables"):
+                    "tables", "pim"):
             if getattr(self, key) is not None:
                 found[key] = getattr(self, key)
+        if self.pim is not None:
+            found["pim.unit"] = self.pim.unit
         return found
 
     @property
@@ -95,8 +101,8 @@ class Machine:
                 return self.dma.count
             case QueueKind.LINK:
                 return self.links.count if self.links is not None else 0
-            case _:
-                return 0
+            case QueueKind.PIM:
+                return 1 if self.pim is not None else 0
 
     def array_of(self, unit: int) -> SystolicConfig | LutConfig:
         """Return the configuration of array instance `unit`."""
@@ -143,15 +149,24 @@ class Machine:
         """Return the size of `space` on `chip`; None where the machine has no such space."""
         match space:
             case Space.DRAM:
-                return self.dram.capacity_bytes
+                return self.memory_bytes
             case Space.SCRATCHPAD:
                 return self.scratchpad.bytes
             case Space.ACCUMULATOR:
                 return self.accumulator.bytes
             case Space.TABLE if self.tables is not None:
                 return self.tables.bytes
+            case Space.PIM_BUFFER if self.pim is not None:
+                return self.pim.buffer_bytes
+            case Space.PIM_LATCH if self.pim is not None:
+                return self.pim.latch_bytes
             case _:
                 return None
+
+    @property
+    def memory_bytes(self) -> int:
+        """The bytes of `dram` that programs have."""
+        return self.dram.capacity_bytes if self.pim is None else self.pim.usable_bytes(self.dram)
 
     @property
     def tokens(self) -> int:
@@ -172,4 +187,6 @@ class Machine:
             has |= {Capability.LUT} if lookup else {Capability.SYSTOLIC, Capability.GROUP_SCALE}
         if self.links is not None:
             has.add(Capability.LINK)
+        if self.pim is not None:
+            has.add(Capability.PIM)
         return frozenset(has)

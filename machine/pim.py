@@ -6,7 +6,10 @@ from machine.config import config, require
 from machine.dram import COMMANDS, DramConfig, Rule, rules
 from machine.formats import FORMATS
 
-__all__ = ["PIM_COMMANDS", "BankUnitConfig", "PimConfig", "pim_rules"]
+__all__ = ["PIM_COMMANDS", "PROGRAM_LANES", "BankUnitConfig", "PimConfig", "pim_rules"]
+
+MASK_BITS = 32  # of a program's channel mask
+PROGRAM_LANES = 16  # products that a program's pim_gemv adds as one column: docs/numerics.md
 
 # GWRITE copies a bank's row to the global buffer. GACT opens a row in a group of banks (or in all).
 # DOT multiplies a column in every bank. READRES reads the latches. HEADER announces what follows.
@@ -76,9 +79,13 @@ class PimConfig:
     hold: Literal["issue", "last_dot"] = "last_dot"  # a composite keeps rows and buffer until
     host_entries: int = 4  # host requests the channel chooses among
     slack_min_cycles: int = 10  # less left before refresh: nothing is put between PIM commands
+    latch_bytes: int = 4096  # results the controller of a channel holds for the program
+    outstanding: int = 8  # instructions of the PIM queue under way at once
+    fidelity: Literal["paper:NeuPIMs"] = "paper:NeuPIMs"  # of the queues; the unit has its own
 
     def __post_init__(self) -> None:
-        for name in ("buffer_bytes", "gwrite_cycles", "dot_cycles", "fill_dots", "host_entries"):
+        for name in ("buffer_bytes", "gwrite_cycles", "dot_cycles", "fill_dots", "host_entries",
+                     "latch_bytes", "outstanding"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.slack_min_cycles >= 0, "slack_min_cycles", "at least 0", self.slack_min_cycles)
         power_of_two = self.bundle_banks >= 1 and self.bundle_banks & (self.bundle_banks - 1) == 0
@@ -97,6 +104,22 @@ class PimConfig:
         least = dram.burst_bytes // column * dram.burst_cycles if column > dram.burst_bytes else 1
         require(self.dot_cycles >= least, "dot_cycles", f"at least {least}", self.dot_cycles)
 
+    def check_machine(self, dram: DramConfig) -> None:
+        """Raise ``ValueError`` naming the numbers if `dram` cannot be a program's memory that
+        computes: the last row of every bank is kept for vectors on their way to the buffer."""
+        self.check(dram)
+        require(dram.mapping.startswith("ro"), "dram.mapping",
+                "one with ro first, as PIM keeps the last row of all banks", dram.mapping)
+        require(dram.rows >= 2, "dram.rows", "at least 2: PIM keeps the last", dram.rows)
+        most = f"at most {MASK_BITS}, the bits of a channel mask"
+        require(dram.channels <= MASK_BITS, "dram.channels", most, dram.channels)
+        most = f"at most {dram.banks}, the banks of a channel: each holds one vector"
+        require(self.outstanding <= dram.banks, "pim.outstanding", most, self.outstanding)
+
+    def usable_bytes(self, dram: DramConfig) -> int:
+        """Return the bytes of `dram` that programs have: all but the last row of every bank."""
+        return dram.capacity_bytes // dram.rows * (dram.rows - 1)
+
     def row_columns(self, dram: DramConfig) -> int:
         """Return the columns of a row, each as wide as the unit."""
         return dram.row_bytes // self.unit.column_bytes
@@ -113,6 +136,26 @@ class PimConfig:
     def composite_cycles(self, dots: int) -> int:
         """Return the cycles from a composite of `dots` dot products to the next one."""
         return self.dot_cycles * (max(dots, self.fill_dots) + 1)
+
+    def effect_cycles(self, dram: DramConfig, command: str, dots: int) -> int:
+        """Return the cycles from the command that ends an entry to its effect.
+
+        A row is open or closed, the buffer holds the vector, the last result is in the controller:
+        read behind the composite's last dot product, as a READRES of its own.
+        """
+        t = dram.timing
+        result = t.cl_cycles + dram.burst_cycles
+        match command:
+            case "GACT":
+                return t.rcd_rd_cycles
+            case "PIMPRE":
+                return t.rp_cycles
+            case "GWRITE":
+                return self.gwrite_cycles
+            case "GEMV":
+                return self.composite_cycles(dots) - self.dot_cycles + result
+            case _:
+                return result
 
     def held_cycles(self, dots: int) -> int:
         """Return the cycles from a composite to its last dot product, 0 if it holds nothing."""

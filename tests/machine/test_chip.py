@@ -5,11 +5,14 @@ from fractions import Fraction
 
 import pytest
 
+import golden.pim
 from machine.chip import MASK_BITS
 from machine.clock import ClockConfig
 from machine.encoding import encode
+from machine.errors import UserError
 from machine.link import LinkConfig
 from machine.load import read_machine
+from machine.pim import PROGRAM_LANES
 from machine.program import (
     Capability,
     Instruction,
@@ -114,3 +117,55 @@ def test_clocks_are_whole_ticks():
 def test_tokens_are_the_sequencer_s():
     machine = replace(TINY, sequencer=replace(TINY.sequencer, tokens=5, token_bits=3))
     assert (machine.tokens, machine.token_bits) == (5, 3)
+
+
+def test_a_machine_with_pim_has_its_spaces_its_queue_and_its_capability():
+    machine = read_machine("tiny-pim")
+    pim, dram = machine.pim, machine.dram
+    assert Capability.PIM in machine.capabilities and Capability.PIM not in TINY.capabilities
+    assert (machine.units(QueueKind.PIM), TINY.units(QueueKind.PIM)) == (1, 0)
+    assert machine.space_bytes(Space.PIM_BUFFER) == pim.buffer_bytes == dram.row_bytes
+    assert machine.space_bytes(Space.PIM_LATCH) == pim.latch_bytes
+    assert TINY.space_bytes(Space.PIM_BUFFER) is TINY.space_bytes(Space.PIM_LATCH) is None
+    # The last row of every bank is kept.
+    kept = dram.channels * dram.banks * dram.row_bytes
+    assert machine.space_bytes(Space.DRAM) == dram.capacity_bytes - kept
+    assert replace(machine, pim=None).space_bytes(Space.DRAM) == dram.capacity_bytes
+    assert machine.fidelities["pim"] == "paper:NeuPIMs"
+    assert machine.fidelities["pim.unit"] == "rtl"
+
+
+def test_neupims_is_npu_hbm2_with_pim_and_a_port_for_it():
+    machine, plain = read_machine("neupims"), read_machine("npu-hbm2")
+    ports = plain.scratchpad.ports + machine.scratchpad.ports[-1:]
+    assert machine.scratchpad.ports[-1].clients == ("pim",)
+    assert machine == replace(plain, name="neupims", pim=machine.pim,
+                              scratchpad=replace(plain.scratchpad, ports=ports))
+    assert (machine.dram.channels, machine.pim.row_buffers, machine.pim.units(machine.dram)) == (
+        32, 2, 32)
+
+
+@pytest.mark.parametrize("override, sentence", [
+    ("pim.bufer_bytes=3", "pim.bufer_bytes must be a known key"),
+    ("pim.bufer_bytes=3", "did you mean 'buffer_bytes'?"),
+    ("pim.buffer_bytes=33",
+     "pim.buffer_bytes must be a multiple of 32, a column of 16 float16, not 33"),
+    ("pim.preset='neupim'", "tiny-pim.toml: pim.preset must be one of neupims, not 'neupim'"),
+    ("pim.unit.lanes=3", "pim.unit.lanes must be a power of two, at least 2, not 3"),
+    ("pim.row_buffers=3", "pim.row_buffers must be one of 1 or 2, not 3"),
+    ("pim.outstanding=9",
+     "pim.outstanding must be at most 8, the banks of a channel: each holds one vector, not 9"),
+    ("dram.mapping='chrorabgbaco'", ("dram.mapping must be one with ro first, as PIM keeps the last "
+                                    "row of all banks, not 'chrorabgbaco'")),
+    ("dram.rows=1", "dram.rows must be at least 2: PIM keeps the last, not 1"),
+    ("dram.channels=64",
+     "dram.channels must be at most 32, the bits of a channel mask, not 64"),
+])
+def test_a_wrong_pim_section_is_named_by_file_key_and_numbers(override, sentence):
+    with pytest.raises(UserError) as error:
+        read_machine("tiny-pim", [override])
+    assert str(error.value).startswith("tiny-pim.toml: ") and sentence in str(error.value)
+
+
+def test_a_programs_columns_are_those_golden_adds():
+    assert PROGRAM_LANES == golden.pim.LANES == read_machine("neupims").pim.unit.lanes
