@@ -2,18 +2,23 @@
 
 The classes in order of priority; a tick that several describe belongs to the first of them.
 
-busy           a unit takes a beat of input (array), computes (vector), moves a word (dma, link);
-               a port moves a word; a DRAM channel's data bus carries data
+busy           a unit takes a beat of input (array), computes (vector), moves a word (dma, link,
+               pim); a port moves a word; a DRAM channel's data bus carries data; the units in
+               memory of a channel multiply
 bank_conflict  the unit's port was served by no bank
 port_conflict  the unit's port, or the crossbar, served another client
 port_bound     the unit's port moves the unit's words, more cycles than the unit has work for
 bus_conflict   DRAM: commands of different bursts stood too close
-row_miss       DRAM: the row was not open yet
+row_conflict   units in memory: a row the host opened or closed is in their way
+row_miss       DRAM: the row was not open yet; units in memory: their own, or the vector's
+pim_conflict   DRAM that computes: the bank, the row or the command bus was PIM's
 turnaround     DRAM: the data bus changed direction or rank
 refresh        DRAM: the rank was in refresh
 mode_switch    DRAM that computes: a change between memory and compute mode
-memory_wait    a DMA engine waits for the memory, a receiver for its message
-fill           before the first beat: weights load, a first burst is on its way
+memory_wait    a DMA engine waits for the memory, a receiver for its message, a PIM queue for its
+               channels
+fill           before the first beat: weights load, a first burst is on its way; units in memory:
+               the vector is copied to their buffer
 drain          after the last beat: sums leave, a last word crosses
 control        the unit's queue issues, or runs LOOP, END, SCALAR, READ
 token_wait     the head of the queue waits for a token or, a fence, for earlier instructions
@@ -29,9 +34,9 @@ from archsim.log import InstructionLog
 __all__ = ["CLASSES", "PARTS", "OpCycles", "by_operation", "classify", "uncovered"]
 
 CLASSES = (
-    "busy", "bank_conflict", "port_conflict", "port_bound", "bus_conflict", "row_miss",
-    "turnaround", "refresh", "mode_switch", "memory_wait", "fill", "drain", "control",
-    "token_wait", "unused", "halted",
+    "busy", "bank_conflict", "port_conflict", "port_bound", "bus_conflict", "row_conflict",
+    "row_miss", "pim_conflict", "turnaround", "refresh", "mode_switch", "memory_wait", "fill",
+    "drain", "control", "token_wait", "unused", "halted",
 )
 # The classes between the boundaries of a part; a receiver waits first, the others last.
 PARTS = (

@@ -108,7 +108,11 @@ def _terms(work: Work, machine: Machine) -> dict[str, int]:
     """Return the least ticks of every resource of one chip."""
     ticks = machine.ticks
     terms = _peaks(machine, work.macs(), work.elements, work.dram_bytes())
-    terms["crossbar"] = _ticks(work.moved_bytes(Opcode.LOAD, Opcode.STORE),
+    if machine.pim is not None:
+        terms["pim"] = (work.dots(machine.dram.channels) * machine.pim.dot_cycles
+                        * ticks(machine.dram.clock))
+    terms["crossbar"] = _ticks(work.moved_bytes(Opcode.LOAD, Opcode.STORE, Opcode.PIM_GWRITE,
+                                                Opcode.PIM_READRES),
                                machine.crossbar.bytes_per_cycle, ticks(machine.crossbar.clock))
     if machine.links is not None:
         rate = machine.links.count * machine.links.bytes_per_cycle

@@ -13,6 +13,7 @@ from archsim.engine import cells as c
 from archsim.engine.compiled import Flat, compiled
 from archsim.engine.ends import LOAD, came
 from archsim.engine.events import at
+from archsim.engine.flight import line_up
 from archsim.engine.ports import ask, ask_group
 
 __all__ = ["move", "start"]
@@ -22,13 +23,7 @@ __all__ = ["move", "start"]
 def start(e: Flat, part: int, unit: int, now: int) -> None:
     """Start a transfer on engine `unit` at `now`; its pieces in DRAM and their base are known."""
     lane = e[part + c.A_LANE]
-    if e[lane + c.L_IN_FLIGHT] == 0:
-        e[lane + c.L_OLDEST] = part
-    else:
-        e[e[lane + c.L_NEWEST] + c.A_NEXT] = part
-    e[lane + c.L_NEWEST] = part
-    e[lane + c.L_IN_FLIGHT] += 1
-    e[lane + c.L_LAST_START] = now
+    line_up(e, part, now)
     e[part + c.A_PENDING] = 3  # the memory, the crossbar, and the ports until they are asked
     e[part + c.A_UNIT] = unit
     asks = data = now + e[c.SETUP_TICKS]

@@ -14,6 +14,7 @@ from typing import Any
 
 from archsim.area import NODE_NM, element_energy
 from archsim.lut import LOOKUP_BITS
+from archsim.pim_books import pim_energies
 from archsim.result import SimResult
 from machine.buffer import BufferConfig
 from machine.opcodes import Opcode
@@ -87,7 +88,7 @@ def energy(result: SimResult) -> list[EnergyRow]:
     """Return the energy of every component of all chips, dynamic rows before static ones."""
     table = energy_table()
     return [*_units(result, table), *_buffers(result, table), *_dram(result, table),
-            *_static(result, table)]
+            *_pim(result), *_static(result, table)]
 
 
 def _sourced(row: TableRow, component: str, kind: str, count: float) -> EnergyRow:
@@ -168,6 +169,19 @@ def _dram(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterator
                    bursts * result.machine.dram.burst_bytes)
 
 
+def _pim(result: SimResult) -> Iterator[EnergyRow]:
+    """Commands of memory that computes."""
+    pim, dram = result.machine.pim, result.machine.dram
+    if pim is None:
+        return
+    every = [channel for channels in result.pim for channel in channels]
+    for operation, count, unit, energy_pj, source in pim_energies(every, dram, pim):
+        if energy_pj is None:
+            yield _absent("pim", operation, "dynamic", count, unit)
+        else:
+            yield EnergyRow("pim", operation, "dynamic", count, unit, energy_pj, source)
+
+
 def _static(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterator[EnergyRow]:
     """Leakage and standby over the whole run."""
     machine, chips = result.machine, len(result.work)
@@ -177,6 +191,8 @@ def _static(result: SimResult, table: dict[tuple[str, str], TableRow]) -> Iterat
     yield _sourced(table["array", "leakage"], "array", "static", chips * elements * ns)
     if len(systolic) < len(machine.arrays):
         yield _absent("array", "leakage of lookup arrays", "static")
+    if machine.pim is not None:
+        yield _absent("pim", "second row buffers, vector buffers, units", "static")
     if machine.tables is not None:
         yield _absent("tables", "access and leakage", "static")
     yield _absent("vector", "leakage", "static")

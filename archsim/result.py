@@ -1,6 +1,6 @@
 """The outcome of a simulation: times, the books, the log and the counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,9 @@ from archsim.engine import cells as c
 from archsim.engine.layout import rows_of
 from archsim.engine.work import Work
 from archsim.log import Indices, InstructionLog
+from archsim.pim import PimChannel
+from archsim.pim_books import channel_accounts, counters, energy_of
+from archsim.pim_books import total as summed
 from machine.chip import Machine
 from machine.control import units
 from machine.program import Program, QueueKind
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SimResult", "collect"]
 
-_UNITS = (QueueKind.ARRAY, QueueKind.VECTOR, QueueKind.DMA, QueueKind.LINK)
+_UNITS = (QueueKind.ARRAY, QueueKind.VECTOR, QueueKind.DMA, QueueKind.LINK, QueueKind.PIM)
 _HALTED = CLASSES.index("halted")
 
 
@@ -45,6 +48,7 @@ class SimResult:
     dram_energy: list[DramEnergy]  # by chip
     parts: dict[str, np.ndarray]
     rows: dict[str, np.ndarray]
+    pim: list[list[PimChannel]] = field(default_factory=list)  # by chip, the channels that compute
 
     @property
     def tick_ps(self) -> Fraction:
@@ -71,12 +75,22 @@ def collect(engine: "Engine") -> SimResult:
         accounts |= books.ports(chip)
         accounts |= _channels(engine, chip, total)
     log = _log(engine)
+    outside = engine.answers.outside
+    if outside is None:
+        dram = [memory.total() for memory in engine.memories]
+        dram_energy = [memory.energy() for memory in engine.memories]
+        pim = []
+    else:
+        pim = [outside.memory.channels(chip) for chip in range(engine.program.chips)]
+        dram = [summed(counters(channel) for channel in channels) for channels in pim]
+        dram_energy = [energy_of(count, engine.machine.dram) for count in dram]
+        found_parts, found_rows = outside.spans()
+        books.parts |= found_parts
+        books.rows |= found_rows
     return SimResult(
         program=engine.program, machine=engine.machine, ticks=total, log=log,
         accounts=accounts, operations=by_operation(log), work=engine.answers.work(),
-        dram=[memory.total() for memory in engine.memories],
-        dram_energy=[memory.energy() for memory in engine.memories],
-        parts=books.parts, rows=books.rows,
+        dram=dram, dram_energy=dram_energy, parts=books.parts, rows=books.rows, pim=pim,
     )
 
 
@@ -162,7 +176,10 @@ class _Books:
 
 
 def _channels(engine: "Engine", chip: int, total: int) -> dict[str, dict[str, int]]:
-    """Return the books of the DRAM channels."""
+    """Return the books of the DRAM channels, and of their units if they compute."""
+    outside = engine.answers.outside
+    if outside is not None:
+        return _computing(engine, chip, total)
     memory, period = engine.memories[chip], engine.machine.ticks(engine.machine.dram.clock)
     if total // period > memory.now:
         memory.idle_until(total // period)
@@ -183,6 +200,16 @@ def _channels(engine: "Engine", chip: int, total: int) -> dict[str, dict[str, in
             known[count] = classes
         found[f"chip{chip}.dram{channel}"] = known[count]
     return found
+
+
+def _computing(engine: "Engine", chip: int, total: int) -> dict[str, dict[str, int]]:
+    """Return the books of channels that compute: the host's data bus, then the units."""
+    outside, period = engine.answers.outside, engine.machine.ticks(engine.machine.dram.clock)
+    assert outside is not None
+    outside.memory.finish(total // period)
+    each = [channel_accounts(channel, period, total) for channel in outside.memory.channels(chip)]
+    return {f"chip{chip}.{name}{number}": rows[name]
+            for name in ("dram", "bank_units") for number, rows in enumerate(each)}
 
 
 def _only(**given: int) -> dict[str, int]:

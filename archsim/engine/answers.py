@@ -9,6 +9,7 @@ from archsim.engine.demand import Demand, Plan, Planner, operand_bits
 from archsim.engine.indirect import Values
 from archsim.engine.layout import grow, rows_of
 from archsim.engine.lowering import Lowered
+from archsim.engine.outside import Outside
 from archsim.engine.pieces import Piece
 from archsim.engine.routes import way
 from archsim.engine.work import Work
@@ -33,6 +34,8 @@ class Answers:
         self.lowered = Lowered(program, machine, launch, self.planner, together=together)
         self.memory = self.lowered.memory
         self.listed = np.zeros((1 << 10, 2), np.int64)  # addresses of pieces, for the DRAM
+        # The memory of the chips where it computes: it is Python's.
+        self.outside = Outside(machine, program.chips) if machine.pim is not None else None
         self._demands: list[tuple[Plan, Demand]] = []  # by number, less the empty one
         self._pieces: dict[tuple[Piece, ...], tuple[int, int]] = {}
 
@@ -47,6 +50,10 @@ class Answers:
                 self._value()
             case c.NEEDS_LISTS:
                 self._gathers()
+            case c.NEEDS_TRANSFER if self.outside is not None:
+                self.outside.ask(self.memory)
+            case c.NEEDS_MEMORY if self.outside is not None:
+                self.outside.go_on(self.memory)
             case _:
                 self._refuse(why)
 
@@ -199,9 +206,14 @@ class Answers:
         self.memory[stream + c.S_ANSWERED] = 1
 
     def _gathers(self) -> None:
-        """List the pieces that each unit of the head gathers."""
+        """List the pieces that each unit of the head gathers, or what it asks of PIM channels."""
         stream = int(self.memory[c.ASKED])
         plan, step = self.step(stream)
+        if plan.kind is QueueKind.PIM and self.outside is not None:
+            row = int(self.memory[stream + c.S_ROW])
+            self.outside.expand(plan, step, row)
+            self.memory[stream + c.S_ANSWERED] = 1
+            return
         for rank, unit in plan.units:
             if self.planner.demand(plan, step, rank, unit) is not None:
                 lists = self._lists(self.values.transfer(plan, step, rank))
@@ -220,7 +232,7 @@ class Answers:
             case c.BELOW_MEMORY:
                 raise ValueError(f"address_bytes must be at least 0, not {value}")
             case c.BEYOND_MEMORY:
-                size = machine.dram.capacity_bytes
+                size = machine.memory_bytes
                 raise ValueError(
                     f"end of the transfer must be at most {size}, the memory's size, not {value}")
             case c.PORT_FULL:

@@ -27,10 +27,13 @@ NONE = -1  # no such place, number or time
     BEYOND_MEMORY,  # a transfer ends at FAULT_VALUE
     PORT_FULL,  # of the memory: it has all the transfers under way that it can
     NO_LAUNCH_ENTRY,  # of number FAULT_VALUE, for stream FAULT
-) = range(11)
+    NEEDS_TRANSFER,  # the first event asks the memory that Python has
+    NEEDS_MEMORY,  # that memory must go on to OUTSIDE_UNTIL, or to what it has done before
+) = range(13)
 GOES_ON = -1  # no reason: the kernel need not come back
 
-# The head of the memory. Times are ticks unless their name says cycles.
+# The head of the memory. Times are ticks unless their name says cycles. OUTSIDE: Python has the
+# chips' memory (`archsim.engine.outside`), because its channels compute.
 (
     STREAMS, TOKENS, CHIPS, LAUNCHES,
     ISSUE_TICKS, CONTROL_TICKS, TOKEN_TICKS, TOKEN_MOST, READ_TICKS,
@@ -40,8 +43,8 @@ GOES_ON = -1  # no reason: the kernel need not come back
     AT_STREAM, AT_TOKEN, AT_LAUNCH, AT_BLOCK, AT_ROUTES, AT_CROSSBAR, AT_CHANNEL, AT_MEMORY,
     AT_SHARE, AT_GATHERED, AT_ENDED, FREE_PART, FREE_JOB, FREE_LANE,
     SLACK, EVENT_NUMBER, SHARES, ASKED, ASKED_UNIT, WALKING, WALK_NOW, FAULT, FAULT_VALUE,
-    LISTED, LISTED_END, DEMAND_WIDTH, HEAD_OF_TABLES,
-) = range(52)  # fmt: skip
+    LISTED, LISTED_END, DEMAND_WIDTH, OUTSIDE, OUTSIDE_UNTIL, PIM_OUTSTANDING, HEAD_OF_TABLES,
+) = range(55)  # fmt: skip
 
 # Tables that grow: place, rows used, rows there is room for, cells of a row.
 EVENT, LOG, BOOK, MARK, MESSAGE, DEMAND, LIST, ADDRESS, HASH = (
@@ -140,8 +143,8 @@ X_STREAM, X_PART, TRANSFER = range(3)
 E_TICK, E_ORDER, E_WHAT, E_WHO = range(4)
 (
     WALK, GIVE, GRANTED, ASK_MEMORY, ASK_PORTS, MEMORY_DONE, READY, CAME, WRITE, RETIRE,
-    READ_MEMORY, READ_DONE,
-) = range(12)  # fmt: skip
+    READ_MEMORY, READ_DONE, ASK_PIM, RESULTS,
+) = range(14)  # fmt: skip
 ISSUES = 1 << 60  # the order of issues: behind every completion of the tick
 
 # The log. LEFT: shares that have not ended.

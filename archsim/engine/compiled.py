@@ -38,7 +38,7 @@ KERNEL = (
     "engine/events.py", "engine/flight.py", "engine/kernel.py", "engine/lanes.py",
     "engine/linking.py", "engine/memory.py", "engine/ports.py", "engine/sequencer.py",
     "engine/shares.py", "engine/tokens.py", "link.py", "pim_head.py", "pim_host.py", "pim_loop.py",
-    "pim_timers.py",
+    "pim_queue.py", "pim_timers.py",
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

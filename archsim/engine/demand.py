@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
+from archsim import pim_expand
 from archsim.buffer import words
 from archsim.engine.pieces import runs
 from archsim.lut import lut_times
@@ -21,6 +22,7 @@ from machine.formats import format_named
 from machine.link import LinkConfig
 from machine.lut import LutConfig
 from machine.opcodes import OPCODES, Dataflow, Opcode
+from machine.pim import PimConfig
 from machine.program import (
     LOOP_LEVELS,
     REGISTERS,
@@ -38,7 +40,7 @@ __all__ = ["CLIENTS", "Demand", "Plan", "Planner", "PortUse", "operand_bits", "r
 
 # The name of a queue kind's units as clients of buffer ports.
 CLIENTS = {kind: kind.name.lower() for kind in QueueKind}
-_Block = SystolicConfig | LutConfig | VectorConfig | DmaConfig | LinkConfig
+_Block = SystolicConfig | LutConfig | VectorConfig | DmaConfig | LinkConfig | PimConfig
 _UNTIMED = (Opcode.NOP, Opcode.FENCE, Opcode.READ, Opcode.SCALAR, Opcode.LOOP, Opcode.END,
             Opcode.HALT)  # no unit is asked
 _LARGE = 1 << 40  # in every register: no bound in a register makes a tile smaller
@@ -80,6 +82,8 @@ class Demand(NamedTuple):
     elements: int = 0  # the vector unit's
     moved_bytes: int = 0  # over the crossbar, or a link
     dram_bytes: int = 0
+    dots: int = 0  # of all `channels` together, at least
+    channels: int = 0  # of memory that computes, a bit each
 
     def in_ticks(self, period: int) -> "Demand":
         """Return the demand with times, given in cycles of `period` ticks, in ticks."""
@@ -200,11 +204,14 @@ class Planner:
                 return machine.vector_of(unit)
             case QueueKind.LINK if machine.links is not None:
                 return machine.links
+            case QueueKind.PIM if machine.pim is not None:
+                return machine.pim
             case _:
                 return machine.dma
 
     def _make(self, plan: Plan, tiles: dict[str, Tile], block: _Block) -> Demand:
-        return self._cycles(plan, tiles, block).in_ticks(self._machine.ticks(block.clock))
+        clock = self._machine.dram.clock if isinstance(block, PimConfig) else block.clock
+        return self._cycles(plan, tiles, block).in_ticks(self._machine.ticks(clock))
 
     def _cycles(self, plan: Plan, tiles: dict[str, Tile], block: _Block) -> Demand:
         match plan.opcode:
@@ -219,6 +226,8 @@ class Planner:
                 return self._vector(plan, tiles, block)
             case Opcode.LOAD | Opcode.STORE | Opcode.SEND | Opcode.RECV:
                 return self._transfer(plan, tiles)
+            case _ if isinstance(block, PimConfig):
+                return self._pim(plan, tiles, block)
             case _:
                 name = plan.opcode.name.lower()
                 raise UserError(f"{plan.where}: opcode must be one the simulator times, not {name}")
@@ -323,6 +332,33 @@ class Planner:
         moved = max(_bytes(tile.operand, tile.shape) for tile in tiles.values())
         dram = sum(_bytes(t.operand, t.shape) for t in tiles.values() if t.space is Space.DRAM)
         return Demand(ports=tuple(ports), moved_bytes=moved, dram_bytes=dram)
+
+
+    def _pim(self, plan: Plan, tiles: dict[str, Tile], cfg: PimConfig) -> Demand:
+        """Demands of the PIM queue: a vector read from a buffer, results written to one."""
+        dram = self._machine.dram
+        pim_expand.check_fields(plan.where, plan.instruction, dram, cfg)
+        pim_expand.check_tiles(plan.where, plan.opcode, tiles, cfg)
+        chosen = pim_expand.members(plan.instruction.fields.get("channels", 0xFFFFFFFF),
+                                    dram.channels)
+        mask = sum(1 << channel for channel in chosen)
+        match plan.opcode:
+            case Opcode.PIM_GWRITE if tiles["src"].space is not Space.DRAM:
+                source, dst = tiles["src"], tiles["dst"]
+                moved = max(_bytes(tile.operand, tile.shape) for tile in (source, dst))
+                written = _bytes(dst.operand, dst.shape) * len(chosen)
+                return Demand(ports=(self._use(plan, source, write=False),), moved_bytes=moved,
+                              dram_bytes=written, channels=mask)
+            case Opcode.PIM_READRES:
+                dst = tiles["dst"]
+                moved = max(_bytes(tile.operand, tile.shape) for tile in tiles.values())
+                return Demand(ports=(self._use(plan, dst, write=True),), moved_bytes=moved,
+                              channels=mask)
+            case Opcode.PIM_GEMV:
+                w = tiles["w"]
+                return Demand(dots=pim_expand.dots_at_least(w, dram, cfg), channels=mask)
+            case _:
+                return Demand(channels=mask)
 
 
 def _folds(

@@ -6,11 +6,14 @@ from archsim.engine.compiled import Flat, compiled
 from archsim.engine.events import at
 from archsim.engine.flight import record, retire
 from machine.opcodes import Opcode
+from machine.program import QueueKind
 
 __all__ = ["arrive", "came", "ready"]
 
 LOAD, STORE = int(Opcode.LOAD), int(Opcode.STORE)
 SEND, RECV = int(Opcode.SEND), int(Opcode.RECV)
+READRES = int(Opcode.PIM_READRES)
+PIM = int(QueueKind.PIM)
 
 
 @compiled
@@ -26,9 +29,9 @@ def unit_through(e: Flat, part: int, opcode: int, now: int) -> None:
 
 @compiled
 def transfer_through(e: Flat, part: int, opcode: int) -> None:
-    """Memory, crossbar and ports of a transfer are through; it may end when its last word is."""
+    """Memory, crossbar and ports are through; what moved them may end when its last word is."""
     last, port_end = e[part + c.A_LAST], e[part + c.A_PORT_END]
-    if opcode == LOAD:
+    if opcode == LOAD or opcode == READRES:
         end = max(last + e[c.CROSS_TICKS] + e[c.CROSS_PERIOD], port_end)
     else:
         end = max(last, port_end + e[c.CROSS_TICKS])
@@ -89,6 +92,11 @@ def came(e: Flat, part: int, now: int) -> None:
     opcode = e[e[part + c.A_PLAN] + c.P_OPCODE]
     if opcode == LOAD or opcode == STORE:
         transfer_through(e, part, opcode)
+    elif e[e[part + c.A_STREAM] + c.S_KIND] == PIM:
+        if e[c.row(e, c.DEMAND, e[part + c.A_DEMAND]) + c.D_USES] > 0:
+            transfer_through(e, part, opcode)
+        else:
+            at(e, e[part + c.A_LAST], c.READY, part)
     elif opcode == SEND:
         sent(e, part, now)
     elif opcode == RECV:

@@ -29,7 +29,7 @@ def push(e: Flat, tick: int, order: int, what: int, who: int) -> None:
     e[place], e[place + 1], e[place + 2], e[place + 3] = tick, order, what, who
 
 
-@compiled
+@entry
 def pop(e: Flat) -> None:
     """Take the first event, at the place of the table, out of the heap."""
     first = e[c.EVENT + c.PLACE]
@@ -55,7 +55,7 @@ def pop(e: Flat) -> None:
         e[place + cell] = e[moved + cell]
 
 
-@compiled
+@entry
 def at(e: Flat, tick: int, what: int, who: int) -> None:
     """Let `what` happen to `who` at `tick`, before anything issues there."""
     number = e[c.EVENT_NUMBER]

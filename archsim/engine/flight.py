@@ -10,7 +10,7 @@ from archsim.engine import cells as c
 from archsim.engine.compiled import Flat, compiled
 from archsim.engine.events import at, resume
 
-__all__ = ["complete", "finish", "new_part", "record", "retire"]
+__all__ = ["complete", "finish", "line_up", "new_part", "record", "retire"]
 
 
 @compiled
@@ -43,6 +43,19 @@ def new_part(e: Flat, stream: int, plan: int, lane: int, demand: int, start: int
     e[part + c.A_STREAM], e[part + c.A_PLAN], e[part + c.A_ROW] = stream, plan, e[stream + c.S_ROW]
     e[part + c.A_LANE], e[part + c.A_DEMAND], e[part + c.A_NEXT] = lane, demand, c.NONE
     return part
+
+
+@compiled
+def line_up(e: Flat, part: int, now: int) -> None:
+    """Put a part that starts now behind those under way in its lane, which end in their order."""
+    lane = e[part + c.A_LANE]
+    if e[lane + c.L_IN_FLIGHT] == 0:
+        e[lane + c.L_OLDEST] = part
+    else:
+        e[e[lane + c.L_NEWEST] + c.A_NEXT] = part
+    e[lane + c.L_NEWEST] = part
+    e[lane + c.L_IN_FLIGHT] += 1
+    e[lane + c.L_LAST_START] = now
 
 
 @compiled

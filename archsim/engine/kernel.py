@@ -8,10 +8,17 @@ from archsim.engine.control import WAITS, has_room
 from archsim.engine.ends import LOAD, came, ready
 from archsim.engine.events import pop
 from archsim.engine.flight import retire
-from archsim.engine.memory import advance_memories, ask_memory, lists_fit, memory_of
+from archsim.engine.memory import (
+    advance_memories,
+    ask_memory,
+    lists_fit,
+    memory_of,
+    outside_first,
+)
 from archsim.engine.ports import ask, group_event
 from archsim.engine.sequencer import read_done, walk
 from archsim.engine.tokens import give
+from archsim.pim_queue import results
 
 __all__ = ["run"]
 
@@ -30,6 +37,8 @@ def happen(e: Flat, what: int, who: int, now: int) -> int:
     elif what == c.MEMORY_DONE:
         e[who + c.A_LAST] = now
         came(e, who, now)
+    elif what == c.RESULTS:
+        results(e, who, now)
     elif what == c.READY:
         ready(e, who, now)
     elif what == c.CAME:
@@ -86,7 +95,10 @@ def run(
         if not has_room(e):
             return c.NEEDS_ROOM
         until = e[e[c.EVENT + c.PLACE] + c.E_TICK] if e[c.EVENT + c.USED] > 0 else c.NONE
-        if advance_memories(e, k, s, m, listed, started, trace, done, until):
+        if e[c.OUTSIDE]:
+            if outside_first(e, until):
+                return c.NEEDS_MEMORY
+        elif advance_memories(e, k, s, m, listed, started, trace, done, until):
             continue
         if until == c.NONE:
             return c.ENDED
@@ -95,6 +107,10 @@ def run(
             return c.PAUSED
         first = e[c.EVENT + c.PLACE]
         what, who = e[first + c.E_WHAT], e[first + c.E_WHO]
+        if e[c.OUTSIDE] and (
+            what == c.ASK_MEMORY or what == c.READ_MEMORY or what == c.ASK_PIM
+        ):
+            return c.NEEDS_TRANSFER
         if what == c.ASK_MEMORY or what == c.READ_MEMORY:
             why = ask_for_event(e, k, s, m, listed, started, credit, what, who, until)
             if why != c.GOES_ON:

@@ -80,11 +80,13 @@ class Lowered:
             BUFFER_TICKS=machine.scratchpad.latency_cycles * pad,
             CROSS_TICKS=machine.crossbar.latency_cycles * cross, CROSS_PERIOD=cross,
             CROSS_BYTES=machine.crossbar.bytes_per_cycle,
-            MEMORY_PERIOD=memory, MEMORY_BYTES=dram.capacity_bytes,
+            MEMORY_PERIOD=memory, MEMORY_BYTES=machine.memory_bytes,
             MEMORY_PORTS=machine.dma.count + 1, MEMORY_DEPTH=DEPTH,
             STRIPE_BYTES=dram.burst_bytes << (low + bits),
             WALKING=c.NONE,
         )
+        if machine.pim is not None:
+            self._layout.set(0, OUTSIDE=1, PIM_OUTSTANDING=machine.pim.outstanding)
         if machine.links is not None:
             link = ticks(machine.links.clock)
             self._layout.set(0, LINK_PERIOD=link, LINK_BYTES=machine.links.bytes_per_cycle,
@@ -231,7 +233,8 @@ class Lowered:
     def _pools(self) -> None:
         """Lay out what is taken and given back, and lists of one instruction's units."""
         layout = self._layout
-        self._parts = 8 + self._lanes * max(2, self.machine.dma.outstanding)
+        pim = 2 if self.machine.pim is None else self.machine.pim.outstanding
+        self._parts = 8 + self._lanes * max(pim, self.machine.dma.outstanding)
         jobs = self._parts * (c.USES + 1)
         clients = sum(routes.clients for routes in self.routes)
         layout.set(

@@ -10,7 +10,7 @@ from archsim.engine import cells as c
 from archsim.engine.compiled import Cube, Flat, Row, Rows, compiled
 from archsim.engine.events import at
 
-__all__ = ["advance_memories", "ask_memory", "lists_fit", "memory_of"]
+__all__ = ["advance_memories", "ask_memory", "lists_fit", "memory_of", "outside_first"]
 
 FOREVER = 1 << 60
 
@@ -148,6 +148,14 @@ def soonest_end(e: Flat) -> int:
         if e[memory + c.Y_UNDER_WAY] > 0:
             soonest = min(soonest, e[memory + c.Y_SOONEST] * e[c.MEMORY_PERIOD])
     return soonest
+
+
+@compiled
+def outside_first(e: Flat, until: int) -> bool:
+    """Return whether the memory that Python has may have done something up to `until`."""
+    e[c.OUTSIDE_UNTIL] = until
+    soonest = soonest_end(e)
+    return soonest != c.NEVER and (until == c.NONE or soonest <= until)
 
 
 @compiled

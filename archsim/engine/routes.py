@@ -68,7 +68,8 @@ class Routes:
             self._add(space, cfg)
         period = machine.ticks(machine.crossbar.clock)
         name = self._name("crossbar", period)
-        group = self._arbiter([name], [machine.dma.count], 1, period)
+        clients = machine.dma.count + machine.units(QueueKind.PIM)
+        group = self._arbiter([name], [clients], 1, period)
         self.crossbar = Route(name, period, c.NONE, group, 0, 0)
         self._lay_out_units()
 

@@ -1,6 +1,6 @@
 """A queue's sequencer in time: when what is at its head issues, and when it starts."""
 
-from archsim import dma, link
+from archsim import dma, link, pim_queue
 from archsim.accounting import CLASSES
 from archsim.engine import cells as c
 from archsim.engine.compiled import Flat, compiled
@@ -19,7 +19,7 @@ __all__ = ["read_done", "walk"]
 
 NOP, FENCE, READ = int(Opcode.NOP), int(Opcode.FENCE), int(Opcode.READ)
 SEND, RECV = int(Opcode.SEND), int(Opcode.RECV)
-DMA, LINK = int(QueueKind.DMA), int(QueueKind.LINK)
+DMA, LINK, PIM = int(QueueKind.DMA), int(QueueKind.LINK), int(QueueKind.PIM)
 LEVEL_OF_NONE = int(NO_LEVEL)
 CONTROL, TOKEN_WAIT, UNUSED = (CLASSES.index(n) for n in ("control", "token_wait", "unused"))
 
@@ -126,6 +126,11 @@ def free_at(e: Flat, stream: int, plan: int, lane: int) -> int:
             return c.NONE
         last = e[lane + c.L_LAST_START]
         return last + e[c.DMA_PERIOD] if last >= 0 else 0
+    if e[stream + c.S_KIND] == PIM:
+        if e[lane + c.L_IN_FLIGHT] >= e[c.PIM_OUTSTANDING]:
+            return c.NONE
+        last = e[lane + c.L_LAST_START]
+        return last + e[c.MEMORY_PERIOD] if last >= 0 else 0
     if opcode == RECV:
         return c.NONE if e[lane + c.L_IN_FLIGHT] > 0 else 0
     return c.NONE if e[lane + c.L_PENDING] else accepts(e, lane, opcode)
@@ -155,6 +160,8 @@ def start_part(e: Flat, stream: int, plan: int, lane: int, number: int, start: i
     e[demand + c.D_RUNS] += e[lane + c.L_COUNT]
     if e[stream + c.S_KIND] == DMA:
         start_transfer(e, stream, plan, part, start)
+    elif e[stream + c.S_KIND] == PIM:
+        pim_queue.start(e, part, unit_of(e[lane + c.L_MASK]), opcode, start)
     elif opcode == SEND:
         link.send(e, part, start)
     elif opcode == RECV:
@@ -206,7 +213,8 @@ def start_head(e: Flat, stream: int, plan: int, now: int) -> int:
     if start > now and not runs_ahead(e, stream, plan):
         resume(e, stream, start)
         return WAITS
-    if e[plan + c.P_GATHERS] and not e[stream + c.S_ANSWERED]:
+    asks = e[plan + c.P_GATHERS] or e[stream + c.S_KIND] == PIM
+    if asks and not e[stream + c.S_ANSWERED]:
         e[c.ASKED] = stream
         return c.NEEDS_LISTS
     start_all(e, stream, plan, max(start, now), now)

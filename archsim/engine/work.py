@@ -47,6 +47,18 @@ class Work:
         """Bytes that transfers read from DRAM or write to it, without the rest of a burst."""
         return sum(demand.dram_bytes * times for _, _, demand, (times,) in self._executed.values())
 
+    def dots(self, channels: int) -> int:
+        """Return the dot products that the busiest of `channels` channels does at least.
+
+        Those asked of one channel are its own; of the others it has its share at least.
+        """
+        own: dict[int, int] = {}
+        for _, _, demand, (times,) in self._executed.values():
+            if demand.dots:
+                own[demand.channels] = own.get(demand.channels, 0) + demand.dots * times
+        alone = [count for mask, count in own.items() if mask.bit_count() == 1]
+        return max([0, *alone, -(-sum(own.values()) // channels)])
+
     def words(self) -> dict[tuple[QueueKind, Space, bool], int]:
         """Return the words moved through ports, by client, buffer and whether written."""
         found: dict[tuple[QueueKind, Space, bool], int] = {}

@@ -24,6 +24,7 @@ TOP_OPERATIONS = 16  # bars of `operators_figure` before the rest is summed
 COLOURS = {
     "busy": "#009E73", "bank_conflict": "#8C510A", "port_conflict": "#D55E00",
     "port_bound": "#E69F00", "bus_conflict": "#542788", "row_miss": "#0072B2",
+    "row_conflict": "#7B9FD3", "pim_conflict": "#B2182B",
     "turnaround": "#56B4E9", "refresh": "#CC79A7", "mode_switch": "#F0E442",
     "memory_wait": "#08519C", "fill": "#A6DBA0", "drain": "#D9F0D3", "control": "#762A83",
     "token_wait": "#BDBDBD", "unused": "#E5E5E5", "halted": "#F5F5F5",
