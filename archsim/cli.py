@@ -310,7 +310,7 @@ def area(
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="which study: lut-tensor-core or mixpe")],
+    paper: Annotated[str, typer.Argument(help="which study: lut-tensor-core, mixpe or neupims")],
     table: Annotated[str | None, typer.Option(
         "--table", help="which of its tables; without it the first")] = None,
     as_json: AsJson = False,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Study", "measured", "study_of", "study_tables"]
 
-_PAPERS = ("lut-tensor-core", "mixpe")
+_PAPERS = ("lut-tensor-core", "mixpe", "neupims")
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,9 @@ def test_neupims_is_npu_hbm2_with_pim_and_a_port_for_it():
     ("pim.row_buffers=3", "pim.row_buffers must be one of 1 or 2, not 3"),
     ("pim.outstanding=9",
      "pim.outstanding must be at most 8, the banks of a channel: each holds one vector, not 9"),
-    ("dram.mapping='chrorabgbaco'", ("dram.mapping must be one with ro first, as PIM keeps the last "
-                                    "row of all banks, not 'chrorabgbaco'")),
+    ("dram.mapping='chrorabgbaco'",
+     ("dram.mapping must be one with ro first, as PIM keeps the last row of all banks, not "
+      "'chrorabgbaco'")),
     ("dram.rows=1", "dram.rows must be at least 2: PIM keeps the last, not 1"),
     ("dram.channels=64",
      "dram.channels must be at most 32, the bits of a channel mask, not 64"),
