@@ -70,8 +70,8 @@ def estimate() -> list[Study]:
     notes = [
         "gap: the estimate less the simulated time, in % of that",
         "the estimate knows no refresh, no precharge bank by bank and no filling of the units",
-        f"{published['length']} tokens, dual: {found.cycles} cycles, published "
-         f"{published['cycles']}; {told}",
+        (f"{published['length']} tokens, dual: {found.cycles} cycles, published "
+         f"{published['cycles']}; {told}"),
     ]
     return [Study(title, rows, notes)]
 
