@@ -38,12 +38,11 @@ class Macro(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Dot products of one result: `dots` columns from `column` on, the vector's from `first` on."""
+    """Dot products of one result: `dots` columns from `column` on."""
 
     row: int
     column: int
     dots: int
-    first: int
 
 
 @dataclass(slots=True)
@@ -219,7 +218,7 @@ class Expander:
                 if number == 0 or group.row != groups[number - 1].row:
                     made += self._begin(where, channel, group.row, [
                         g for g in groups[number:] if g.row == group.row])
-                made += self._result(group, slot, first=sets and group.first == 0)
+                made += self._result(group, slot, first=sets)
                 if state.reads_left or state.dots_left:
                     state.reads_left -= 1
                     state.dots_left -= group.dots
@@ -237,7 +236,7 @@ class Expander:
 
         Unless it is the `first` slice, it starts from the sum that the controller holds.
         """
-        row, column, slot = group.row, group.column, slot + group.first
+        row, column = group.row, group.column
         if self._pim.row_buffers == 2:
             yield PimOp("GEMV", row=row, column=column, slot=slot, dots=group.dots, first=first)
             return
@@ -281,10 +280,10 @@ class Expander:
         places = self._places(where, w)
         found: dict[int, dict[tuple[int, Group], set[int]]] = {}
         for n, line in enumerate(places):
-            if (line[:, :2] != line[0, :2]).any():
-                j = int(np.argmax((line[:, :2] != line[0, :2]).any(axis=1)))
+            if (line[:, :3] != line[0, :3]).any():
+                j = int(np.argmax((line[:, :3] != line[0, :3]).any(axis=1)))
                 raise UserError(
-                    f"{where}: columns of output {n} of w must lie in one bank, not in bank "
+                    f"{where}: columns of output {n} of w must lie in one row, not in bank "
                     f"{line[0, 1]} of channel {line[0, 0]} and, from column {j} on, bank "
                     f"{line[j, 1]} of channel {line[j, 0]}: a row of a bank ends after "
                     f"{self._pim.row_columns(self._dram)} columns")
@@ -293,12 +292,12 @@ class Expander:
                 raise UserError(f"{where}: channels must hold output {n} of w, which lies in "
                                 f"channel {channel}, not {mask:#x}")
             unit, inner = divmod(bank, self._pim.bundle_banks)
-            for group in _runs(line):
-                units = found.setdefault(channel, {}).setdefault((inner, group), set())
-                if unit in units:
-                    raise UserError(f"{where}: outputs of w must lie in places of their own, not "
-                                    f"output {n} where another lies")
-                units.add(unit)
+            group = Group(int(line[0, 2]), int(line[0, 3]), len(line))
+            units = found.setdefault(channel, {}).setdefault((inner, group), set())
+            if unit in units:
+                raise UserError(f"{where}: outputs of w must lie in places of their own, not "
+                                f"output {n} where another lies")
+            units.add(unit)
         return {channel: _row_by_row([group for _, group in groups])
                 for channel, groups in sorted(found.items())}
 
@@ -328,15 +327,6 @@ class Expander:
 def _bank(dram: DramConfig, at: Mapping[str, Any]) -> Any:
     """Return the flat number of a bank; an integer, or an array as the fields are."""
     return (at["ra"] * dram.bank_groups + at["bg"]) * dram.banks_per_group + at["ba"]
-
-
-def _runs(line: np.ndarray) -> Iterator[Group]:
-    """Yield the columns of one output as runs within a row."""
-    begin = 0
-    for j in range(1, len(line) + 1):
-        if j == len(line) or line[j, 2] != line[begin, 2] or line[j, 3] != line[j - 1, 3] + 1:
-            yield Group(int(line[begin, 2]), int(line[begin, 3]), j - begin, begin)
-            begin = j
 
 
 def _row_by_row(groups: list[Group]) -> list[Group]:

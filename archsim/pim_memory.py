@@ -182,7 +182,7 @@ class PimMemory:
         op, cycle = lane.channel.ops[number], lane.channel.ops_done[number]
         seen = cycle + self.pim.effect_cycles(self.dram, op.kind, op.dots)
         if op.kind in ("GEMV", "READRES"):
-            lane.results = max(lane.results, seen)
+            lane.results = seen
             for tag in lane.waits.pop(number, []):
                 self._came(tag, lane.results)
         if number in lane.of_op:

@@ -58,6 +58,8 @@ def drive(pim, seed, count=60):
                 break
             told += [(tag_, cycle) for cycle, tag_ in seen]
             now = seen[0][0]
+            if rng.random() < 0.5:  # an effect brings on what comes next, at once
+                until = now
         now = until
         if rng.random() < 0.5:
             low = rng.randrange(DRAM.rows - 1) * 2048 + rng.randrange(0, 2048, 64)

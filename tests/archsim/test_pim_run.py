@@ -273,8 +273,13 @@ def test_two_chips_compute_as_one_does():
     ("pim_gemv a=long w=bad dst=latch2 channels=0x1",
      ("operand bad dram 0x1040 float16 [2,48] stride [64,1]\n"
      "operand long pim_buffer 0x0 float16 [48]\noperand latch2 pim_latch 0x0 float32 [2]\n"),
-     ("chip0.pim0[0]: columns of output 0 of w must lie in one bank, not in bank 0 of channel 0 "
+     ("chip0.pim0[0]: columns of output 0 of w must lie in one row, not in bank 0 of channel 0 "
       "and, from column 2 on, bank 1 of channel 0: a row of a bank ends after 4 columns")),
+    ("pim_gemv a=buffer w=same dst=latch2 channels=0x1",
+     ("operand same dram 0x1000 float16 [2,16] stride [0,1]\n"
+      "operand latch2 pim_latch 0x0 float32 [2]\n"),
+     ("chip0.pim0[0]: outputs of w must lie in places of their own, not output 1 where another "
+      "lies")),
     ("pim_gemv a=buffer w=odd dst=latch2 channels=0x1",
      ("operand odd dram 0x1010 float16 [2,16] stride [16,1]\n"
      "operand latch2 pim_latch 0x0 float32 [2]\n"),
