@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from archsim.pim import NEVER, PimChannel
+from archsim.pim import NEVER, HostRequest, PimChannel
 from archsim.pim_expand import Macro
-from archsim.pim_host import HostRequest
 from machine.dram import DramConfig
 from machine.errors import UserError
 from machine.pim import PimConfig

@@ -62,7 +62,7 @@ def program(*streams, operands=WEIGHTS + PLACES, head=HEAD):
 
 def replayed(channel):
     """Return a channel that was told from the start what `channel` was told on the way."""
-    again = PimChannel(channel.dram, channel.pim, ports=len(channel._waiting))
+    again = PimChannel(channel.dram, channel.pim, ports=TINY.dma.count + 2)
     for op, cycle in zip(channel.ops, channel.op_cycles, strict=True):
         again.offer(op, cycle)
     for request, port in zip(channel.requests, channel.ports, strict=True):
