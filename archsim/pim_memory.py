@@ -36,7 +36,7 @@ class _Lane:
 
     def __init__(self, channel: PimChannel) -> None:
         self.channel = channel
-        self.of_request: dict[int, int] = {}
+        self.unserved: dict[int, int] = {}  # whose each request is
         self.of_op: dict[int, int] = {}
         self.staged: dict[int, list[int]] = {}  # by request: how many are left, and the entry
         self.results: int = 0  # when the last result asked for is there, if that is known
@@ -89,7 +89,7 @@ class PimMemory:
                                           strict=True):
             bank = (ra * d.bank_groups + bg) * d.banks_per_group + ba
             lane = self._at(chip, ch, now)
-            lane.of_request[lane.channel.ask(HostRequest(now, write, bank, ro, co), port)] = tag
+            lane.unserved[lane.channel.ask(HostRequest(now, write, bank, ro, co), port)] = tag
 
     def macro(self, chip: int, tag: int, port: int, macro: Macro, now: int) -> None:
         """Put what an instruction of the PIM queue asks into its channels, from cycle `now`."""
@@ -109,7 +109,8 @@ class PimMemory:
             left = [bursts, last]
             for column in range(bursts):
                 request = HostRequest(now, True, macro.slot, self.dram.rows - 1, column)
-                lane.staged[channel.ask(request, port)] = left
+                asked = channel.ask(request, port)
+                lane.staged[asked], lane.unserved[asked] = left, tag
         if pending.left == 0:
             self._end(tag)
 
@@ -172,7 +173,7 @@ class PimMemory:
             return
         if len(channel.ops_done) > ops:
             self._op_ended(lane, ops)
-        if channel.last_served >= 0:
+        if channel.last_served in lane.unserved:
             self._request_ended(lane, channel.last_served)
         if channel.served:
             self._busy.pop(key, None)
@@ -188,7 +189,7 @@ class PimMemory:
             self._came(lane.of_op.pop(number), seen)
 
     def _request_ended(self, lane: _Lane, number: int) -> None:
-        cycle = lane.channel.host_done[number]
+        tag, cycle = lane.unserved.pop(number), lane.channel.host_done[number]
         seen = cycle + self._seen(write=lane.channel.requests[number].write)
         left = lane.staged.pop(number, None)
         if left is not None:
@@ -196,7 +197,7 @@ class PimMemory:
             if left[0] == 0:
                 lane.channel.release(left[1], seen)
             return
-        self._came(lane.of_request.pop(number), seen)
+        self._came(tag, seen)
 
     def _came(self, tag: int, cycle: int) -> None:
         pending = self._pending[tag]
