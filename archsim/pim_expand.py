@@ -22,7 +22,8 @@ from machine.pim import PimConfig
 from machine.pim_macros import PimOp
 from machine.program import Instruction, Space
 
-__all__ = ["Expander", "Macro", "check_fields", "check_tiles", "dots_at_least", "members"]
+EVERY = 0xFFFFFFFF  # the mask that a program leaves out
+__all__ = ["EVERY", "Expander", "Macro", "check_fields", "check_tiles", "dots_at_least", "members"]
 
 
 class Macro(NamedTuple):
@@ -35,6 +36,7 @@ class Macro(NamedTuple):
     staged_bytes: int = 0
     slot: int = 0
     reads_latch: bool = False  # it waits for the results in front of it
+    where: str = ""  # the instruction, for errors
 
 
 class Group(NamedTuple):
@@ -64,20 +66,24 @@ class _Channel:
     announced: _Announced | None = None
 
 
-def members(mask: int, channels: int) -> list[int]:
-    """Return the channels of a mask, ascending, of those there are; the default mask is all."""
-    return [channel for channel in range(channels) if mask >> channel & 1]
+def members(mask: int, own: range) -> list[int]:
+    """Return the channels of a mask, ascending, that a queue drives; the default mask is all."""
+    return [channel for channel in own if mask >> channel & 1]
 
 
-def check_fields(where: str, instruction: Instruction, dram: DramConfig, pim: PimConfig) -> None:
-    """Raise `UserError` for channels, a mode or a row buffer that the machine has not."""
+def check_fields(where: str, instruction: Instruction, own: range, pim: PimConfig) -> None:
+    """Raise `UserError` for channels, a mode or a row buffer that the queue has not."""
     get = instruction.fields.get
-    mask = get("channels", 0xFFFFFFFF)
+    mask = get("channels", EVERY)
     if mask == 0:
         raise must_be("channels", "at least one channel", "0x0", where=where)
-    if mask != 0xFFFFFFFF and mask >> dram.channels:
-        raise UserError(f"{where}: channels must be among the machine's {dram.channels}, "
+    driven = sum(1 << channel for channel in own)
+    if mask != EVERY and mask & ~driven:
+        raise UserError(f"{where}: channels must be among those the queue drives, {driven:#x}, "
                         f"not {mask:#x}")
+    if instruction.unit_mask.bit_count() != 1:
+        raise must_be("units", "one: a PIM instruction drives one queue's channels",
+                      hex(instruction.unit_mask), where=where)
     mode, buffer = PimMode(get("mode", 0)), RowBuffer(get("row_buffer", RowBuffer.PIM))
     if mode is not PimMode.ALL:
         raise must_be("mode", "all: every bank of a channel works at once", mode.name.lower(),
@@ -140,19 +146,22 @@ class Expander:
         assert machine.pim is not None
         self._dram, self._pim = machine.dram, machine.pim
         self._channels = [_Channel() for _ in range(machine.dram.channels)]
-        self._vectors = 0  # written to rows so far
+        self._vectors = [0] * machine.pim.queues  # written to rows so far
 
     def expand(self, where: str, instruction: Instruction, tiles: dict[str, Tile]) -> Macro:
         """Return what the instruction asks of its channels; `tiles` are not empty.
 
         Raises `UserError` naming the numbers where an operand does not lie as the units read it.
         """
+        return self._expand(where, instruction, tiles)._replace(where=where)
+
+    def _expand(self, where: str, instruction: Instruction, tiles: dict[str, Tile]) -> Macro:
         opcode, get = Opcode(instruction.opcode), instruction.fields.get
-        mask = get("channels", 0xFFFFFFFF)
-        chosen = members(mask, len(self._channels))
+        mask, queue = get("channels", EVERY), instruction.unit_mask.bit_length() - 1
+        chosen = members(mask, self._pim.channels_of(self._dram, queue))
         match opcode:
             case Opcode.PIM_GWRITE:
-                return self._gwrite(where, tiles, chosen, mask)
+                return self._gwrite(where, tiles, chosen, mask, queue)
             case Opcode.PIM_ACTIVATE:
                 found = self._groups(where, tiles["w"], chosen, mask)
                 ops = {}
@@ -174,7 +183,8 @@ class Expander:
                 return Macro({channel: [PimOp("PIMPRE")] for channel in chosen})
         return Macro({channel: [] for channel in chosen}, reads_latch=True)
 
-    def _gwrite(self, where: str, tiles: dict[str, Tile], chosen: list[int], mask: int) -> Macro:
+    def _gwrite(self, where: str, tiles: dict[str, Tile], chosen: list[int], mask: int,
+                queue: int) -> Macro:
         """A vector of DRAM is copied from its row; one of a buffer is written to a row first."""
         dram, src, dst = self._dram, tiles["src"], tiles["dst"]
         first, end = _vector(where, "dst", dst)
@@ -185,10 +195,10 @@ class Expander:
         for channel in chosen:
             self._end(where, channel)
         if src.space is not Space.DRAM:
-            slot_bank = self._vectors % self._pim.outstanding
-            self._vectors += 1
-            op = PimOp("GWRITE", row=dram.rows - 1, bank=slot_bank, slot=slot)
-            return Macro({channel: [op] for channel in chosen}, size, slot_bank)
+            bank = self._vectors[queue] % self._pim.outstanding
+            self._vectors[queue] += 1
+            op = PimOp("GWRITE", row=dram.rows - 1, bank=bank, slot=slot)
+            return Macro({channel: [op] for channel in chosen}, size, bank)
         if src.operand.format != dst.operand.format:
             raise must_be("format of src", f"{dst.operand.format} as dst: a copy in the memory "
                           "converts nothing", src.operand.format, where=where)

@@ -102,7 +102,7 @@ class Machine:
             case QueueKind.LINK:
                 return self.links.count if self.links is not None else 0
             case QueueKind.PIM:
-                return 1 if self.pim is not None else 0
+                return self.pim.queues if self.pim is not None else 0
 
     def array_of(self, unit: int) -> SystolicConfig | LutConfig:
         """Return the configuration of array instance `unit`."""

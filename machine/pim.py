@@ -80,12 +80,13 @@ class PimConfig:
     host_entries: int = 4  # host requests the channel chooses among
     slack_min_cycles: int = 10  # less left before refresh: nothing is put between PIM commands
     latch_bytes: int = 4096  # results the controller of a channel holds for the program
-    outstanding: int = 8  # instructions of the PIM queue under way at once
+    queues: int = 1  # PIM queues of a chip; each has its share of neighbouring channels
+    outstanding: int = 8  # instructions of a PIM queue under way at once
     fidelity: Literal["paper:NeuPIMs"] = "paper:NeuPIMs"  # of the queues; the unit has its own
 
     def __post_init__(self) -> None:
         for name in ("buffer_bytes", "gwrite_cycles", "dot_cycles", "fill_dots", "host_entries",
-                     "latch_bytes", "outstanding"):
+                     "latch_bytes", "queues", "outstanding"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.slack_min_cycles >= 0, "slack_min_cycles", "at least 0", self.slack_min_cycles)
         power_of_two = self.bundle_banks >= 1 and self.bundle_banks & (self.bundle_banks - 1) == 0
@@ -113,8 +114,15 @@ class PimConfig:
         require(dram.rows >= 2, "dram.rows", "at least 2: PIM keeps the last", dram.rows)
         most = f"at most {MASK_BITS}, the bits of a channel mask"
         require(dram.channels <= MASK_BITS, "dram.channels", most, dram.channels)
+        shares = f"a divisor of {dram.channels}, the channels"
+        require(dram.channels % self.queues == 0, "pim.queues", shares, self.queues)
         most = f"at most {dram.banks}, the banks of a channel: each holds one vector"
         require(self.outstanding <= dram.banks, "pim.outstanding", most, self.outstanding)
+
+    def channels_of(self, dram: DramConfig, queue: int) -> range:
+        """Return the channels that one PIM queue drives."""
+        each = dram.channels // self.queues
+        return range(queue * each, (queue + 1) * each)
 
     def usable_bytes(self, dram: DramConfig) -> int:
         """Return the bytes of `dram` that programs have: all but the last row of every bank."""

@@ -1,8 +1,8 @@
 """Attention of a decode step in memory that computes: a program for requests whose cache is there.
 
-Keys and values lie as `mapping.placement.KvRows` places them, each request in one channel. Requests
-of different channels are worked on together, a wave of at most one a channel: scores in memory,
-softmax in the vector unit, weighted values in memory. Queries that share a key head are vectors of
+Keys and values lie as `mapping.placement.KvRows` places them, each request in one channel. A PIM
+queue works on the requests of its channels in waves, at most one of a channel: scores in memory,
+softmax in a vector unit, weighted values in memory. Queries that share a key head are vectors of
 their own (GQA).
 """
 
@@ -83,6 +83,7 @@ class _Writer:
         require(self._depth % lanes == 0, "depth", f"a multiple of {lanes} lanes", self._depth)
         self._dots = self._depth // lanes
         self._b = ProgramBuilder("pim-attention")
+        self._handed: dict[int, tuple[int, int]] = {}  # tokens by slot
         self._symbols(first_row)
         self._places()
 
@@ -101,8 +102,8 @@ class _Writer:
     def _places(self) -> None:
         """Lay out the scratchpad and the latches; queries and results of all requests stay."""
         rows, elements = len(self._caches) * self._heads, self._depth * ELEMENT_BYTES
-        wave = max(len(wave) for wave in waves_of(self._caches))
-        score_rows = wave * self._heads * self._most
+        slots = len({one.channel for one in self._caches})
+        score_rows = slots * self._heads * self._most
         sizes = (rows * elements, rows * elements, score_rows * SCORE_BYTES,
                  score_rows * ELEMENT_BYTES)
         places, at = [], 0
@@ -120,39 +121,63 @@ class _Writer:
 
     def program(self) -> Program:
         """Return the program."""
-        b, waves = self._b, waves_of(self._caches)
-        dma, pim, vector = (b.stream(Queue(kind, 0, 0)) for kind in (
-            QueueKind.DMA, QueueKind.PIM, QueueKind.VECTOR))
-        tokens = {name: b.token(name) for name in ("queries", "scores", "probs", "sums")}
+        b, kinds = self._b, QueueKind
+        dma = b.stream(Queue(kinds.DMA, 0, 0))
+        queues = sorted({self._queue(r) for r in range(len(self._caches))})
+        tokens = {name: b.token(name) for name in ("queries", "sums")}
         count = len(self._caches) * self._heads * self._depth
-        whole = {"dram": lambda at: b.operand("whole_dram", Space.DRAM, at, (count,), "float16"),
-                 "pad": lambda at: b.operand("whole", Space.SCRATCHPAD, at, (count,), "float16")}
+        q, o = (b.operand("whole_dram", Space.DRAM, at, (count,), "float16")
+                for at in (self._q_at, self._o_at))
+        q_pad, o_pad = (b.operand("whole", Space.SCRATCHPAD, at, (count,), "float16")
+                        for at in (self._q, self._o))
         with b.accounting("attention"):
-            dma.op(Opcode.LOAD, operands={"src": whole["dram"](self._q_at),
-                                          "dst": whole["pad"](self._q)},
-                   signals=((tokens["queries"], 1),))
-            pim.wait((tokens["queries"], 1))
-            for wave in waves:
-                self._scores(wave)
-                pim.fence((tokens["scores"], len(wave)))
-                for slot, request in enumerate(wave):
-                    vector.op(Opcode.VECTOR, operands=self._softmax(slot, request),
-                              fields={"vop": VectorOp.SOFTMAX,
-                                      "value": fp32_bits(self._depth**-0.5)},
-                              waits=((tokens["scores"], 1),), signals=((tokens["probs"], 1),))
-                pim.wait((tokens["probs"], len(wave)))
-                self._weighted(wave)
-            pim.fence((tokens["sums"], 1))
-            dma.op(Opcode.STORE, operands={"src": whole["pad"](self._o),
-                                           "dst": whole["dram"](self._o_at)},
-                   waits=((tokens["sums"], 1),))
+            dma.op(Opcode.LOAD, operands={"src": q, "dst": q_pad},
+                   signals=((tokens["queries"], len(queues)),))
+            for number in queues:
+                pim = b.stream(Queue(kinds.PIM, number, 0), 1 << number)
+                pim.wait((tokens["queries"], 1))
+                for wave in self._waves(number):
+                    self._scores(wave)
+                    pim.fence(*((self._tokens(r)[0], 1) for r in wave))
+                    pim.wait(*((self._tokens(r)[1], 1) for r in wave))
+                    self._weighted(wave)
+                pim.fence((tokens["sums"], 1))
+            for wave in waves_of(self._caches):
+                for request in wave:
+                    self._softmax(request)
+            dma.op(Opcode.STORE, operands={"src": o_pad, "dst": o},
+                   waits=((tokens["sums"], len(queues)),))
         return b.build(frozenset({Capability.PIM, Capability.VECTOR}))
 
-    def _put(self, opcode: Opcode, channel: int, operands: dict[str, int] | None = None,
+    def _queue(self, request: int) -> int:
+        """Return the PIM queue that drives the channel of a request."""
+        channel, dram = self._caches[request].channel, self._machine.dram
+        return next(n for n in range(self._pim.queues)
+                    if channel in self._pim.channels_of(dram, n))
+
+    def _waves(self, queue: int) -> list[list[int]]:
+        """Return the waves of one queue's requests."""
+        mine = [[r for r in wave if self._queue(r) == queue] for wave in waves_of(self._caches)]
+        return [wave for wave in mine if wave]
+
+    def _slot(self, request: int) -> int:
+        """Return the place of a request's scores: one a channel that is used."""
+        return sorted({one.channel for one in self._caches}).index(self._caches[request].channel)
+
+    def _tokens(self, request: int) -> tuple[int, int]:
+        """Return the tokens of a request's slot: its scores are there, its probabilities are."""
+        slot = self._slot(request)
+        if slot not in self._handed:
+            self._handed[slot] = self._b.token(f"scores{slot}"), self._b.token(f"probs{slot}")
+        return self._handed[slot]
+
+    def _put(self, opcode: Opcode, request: int, operands: dict[str, int] | None = None,
              **fields: int) -> None:
-        """Write one instruction of the PIM queue for one channel."""
-        self._b.stream(Queue(QueueKind.PIM, 0, 0)).op(
-            opcode, operands=operands, fields={"channels": 1 << channel, **fields})
+        """Write one instruction of a PIM queue for the channel of a request."""
+        queue = self._queue(request)
+        self._b.stream(Queue(QueueKind.PIM, queue, 0), 1 << queue).op(
+            opcode, operands=operands,
+            fields={"channels": 1 << self._caches[request].channel, **fields})
 
     def _scores(self, wave: list[int]) -> None:
         """Write q K of a wave: for each vector of queries, tile after tile of each channel."""
@@ -161,21 +186,19 @@ class _Writer:
             together = range(first, min(first + per_row, self._kv_heads))
             for member in range(self._group):
                 for request in wave:
-                    self._put(Opcode.PIM_GWRITE, self._caches[request].channel,
-                              self._query(request, together, member))
+                    self._put(Opcode.PIM_GWRITE, request, self._query(request, together, member))
                 for tile, request in self._tiles(wave):
-                    cache = self._caches[request]
-                    self._put(Opcode.PIM_HEADER, cache.channel, reads=len(together), rows=1,
+                    self._put(Opcode.PIM_HEADER, request, reads=len(together), rows=1,
                               dots=len(together) * self._dots)
                     for head in together:
-                        self._put(Opcode.PIM_GEMV, cache.channel,
+                        self._put(Opcode.PIM_GEMV, request,
                                   self._key(request, head, member, tile, head - first))
-        for slot, request in enumerate(wave):
-            tokens = self._caches[request].tokens
+        for request in wave:
+            slot, tokens = self._slot(request), self._caches[request].tokens
             for head in range(self._heads):
                 at = head * self._most
                 row = (slot * self._heads + head) * self._most
-                self._put(Opcode.PIM_READRES, self._caches[request].channel, {
+                self._put(Opcode.PIM_READRES, request, {
                     "src": self._latch("scores", at * SCORE_BYTES, tokens),
                     "dst": self._b.operand("s", Space.SCRATCHPAD, self._s + row * SCORE_BYTES,
                                            (tokens,), "float32")})
@@ -209,12 +232,18 @@ class _Writer:
                                strides=(self._bank_step, 1)),
                 "dst": self._latch("scores", at * SCORE_BYTES, outputs)}
 
-    def _softmax(self, slot: int, request: int) -> dict[str, int]:
+    def _softmax(self, request: int) -> None:
+        """Write the softmax of a request's scores, the vector units in turn."""
+        slot, units = self._slot(request), self._machine.units(QueueKind.VECTOR)
         shape, at = (self._heads, self._caches[request].tokens), slot * self._heads * self._most
-        return {role: self._b.operand(role, Space.SCRATCHPAD, base + at * size, shape, form,
-                                      strides=(self._most, 1))
-                for role, base, size, form in (("x", self._s, SCORE_BYTES, "float32"),
-                                               ("y", self._p, ELEMENT_BYTES, "float16"))}
+        operands = {role: self._b.operand(role, Space.SCRATCHPAD, base + at * size, shape, form,
+                                          strides=(self._most, 1))
+                    for role, base, size, form in (("x", self._s, SCORE_BYTES, "float32"),
+                                                   ("y", self._p, ELEMENT_BYTES, "float16"))}
+        scores, probs = self._tokens(request)
+        vector = self._b.stream(Queue(QueueKind.VECTOR, slot % units, 0), 1 << slot % units)
+        vector.op(Opcode.VECTOR, operands=operands, waits=((scores, 1),), signals=((probs, 1),),
+                  fields={"vop": VectorOp.SOFTMAX, "value": fp32_bits(self._depth**-0.5)})
 
     def _weighted(self, wave: list[int]) -> None:
         """Write p V of a wave: a vector is a row's tokens of one head."""
@@ -224,24 +253,23 @@ class _Writer:
                 first = piece * banks.row_elements
                 some = [r for r in wave if self._caches[r].tokens > first]
                 for request in some:
-                    cache = self._caches[request]
-                    tokens = min(banks.row_elements, cache.tokens - first)
-                    row = (wave.index(request) * self._heads + head) * self._most + first
-                    self._put(Opcode.PIM_GWRITE, cache.channel, {
+                    tokens = min(banks.row_elements, self._caches[request].tokens - first)
+                    row = (self._slot(request) * self._heads + head) * self._most + first
+                    self._put(Opcode.PIM_GWRITE, request, {
                         "src": self._b.operand("p", Space.SCRATCHPAD,
                                                self._p + row * ELEMENT_BYTES, (tokens,), "float16"),
                         "dst": self._b.operand("p_buffer", Space.PIM_BUFFER, 0, (tokens,),
                                                "float16")})
                 for tile in range(self._caches[0].value_tiles):
                     for request in some:
-                        self._put(Opcode.PIM_HEADER, self._caches[request].channel)
-                        self._put(Opcode.PIM_GEMV, self._caches[request].channel,
+                        self._put(Opcode.PIM_HEADER, request)
+                        self._put(Opcode.PIM_GEMV, request,
                                   self._value(request, head, first, tile),
                                   accumulate=Mode.ACCUMULATE if piece else Mode.SET)
         for request in wave:
             at = request * self._heads * self._depth
             count = self._heads * self._depth
-            self._put(Opcode.PIM_READRES, self._caches[request].channel, {
+            self._put(Opcode.PIM_READRES, request, {
                 "src": self._latch("sums", self._sums, count),
                 "dst": self._b.operand("o", Space.SCRATCHPAD, self._o + at * ELEMENT_BYTES,
                                        (count,), "float16")})

@@ -337,10 +337,11 @@ class Planner:
     def _pim(self, plan: Plan, tiles: dict[str, Tile], cfg: PimConfig) -> Demand:
         """Demands of the PIM queue: a vector read from a buffer, results written to one."""
         dram = self._machine.dram
-        pim_expand.check_fields(plan.where, plan.instruction, dram, cfg)
+        own = cfg.channels_of(dram, plan.units[0][1])
+        pim_expand.check_fields(plan.where, plan.instruction, own, cfg)
         pim_expand.check_tiles(plan.where, plan.opcode, tiles, cfg)
-        chosen = pim_expand.members(plan.instruction.fields.get("channels", 0xFFFFFFFF),
-                                    dram.channels)
+        chosen = pim_expand.members(
+            plan.instruction.fields.get("channels", pim_expand.EVERY), own)
         mask = sum(1 << channel for channel in chosen)
         match plan.opcode:
             case Opcode.PIM_GWRITE if tiles["src"].space is not Space.DRAM:

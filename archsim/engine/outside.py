@@ -19,7 +19,6 @@ from machine.chip import Machine
 from machine.control import Step
 from machine.errors import UserError
 from machine.opcodes import Opcode
-from machine.program import QueueKind
 
 __all__ = ["Outside"]
 
@@ -75,8 +74,7 @@ class Outside:
             except UserError:
                 raise
             except ValueError as error:
-                queue = f"chip{chip}.{QueueKind.PIM.name.lower()}0"
-                raise UserError(f"{queue}: {error}") from None
+                raise UserError(f"{macro.where}: {error}") from None
         else:
             self._transfer(e, chip, tag, what, who, now)
         self._soonest(e)

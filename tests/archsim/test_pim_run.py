@@ -263,7 +263,9 @@ def test_two_chips_compute_as_one_does():
 
 @pytest.mark.parametrize("line, operand, sentence", [
     ("pim_gemv a=buffer w=w dst=latch channels=0x4", "",
-     "chip0.pim0[0]: channels must be among the machine's 2, not 0x4"),
+     "chip0.pim0[0]: channels must be among those the queue drives, 0x3, not 0x4"),
+    ("pim_header channels=0x1 units=0x3", "",
+     "chip0.pim0[0]: units must be among the machine's 1 pim units, not 0x3"),
     ("pim_gemv a=buffer w=w dst=latch channels=0x2", "",
      "chip0.pim0[0]: channels must hold output 0 of w, which lies in channel 0, not 0x2"),
     ("pim_gemv a=buffer w=w dst=latch channels=0x1 mode=bank", "",
@@ -312,11 +314,34 @@ def test_what_the_memory_cannot_do_is_refused_with_its_numbers(line, operand, se
     assert str(error.value).startswith(sentence), str(error.value)
 
 
+def test_queues_have_their_own_channels_and_run_side_by_side():
+    both = read_machine("tiny-pim", ["pim.queues=2"])
+    line = "pim_gemv a=buffer w={} dst=latch channels={:#x} units={:#x}"
+    operands = WEIGHTS + PLACES + "operand w1 dram 0x1400 float16 [32,16]\n"
+    two = program("pim0: " + line.format("w", 1, 1), "pim1: " + line.format("w1", 2, 2),
+                  operands=operands)
+    one = program("pim0: " + line.format("w", 1, 1) + "; " + line.format("w1", 2, 1),
+                  operands=operands)
+    apart, together = simulate(two, both), simulate(one, TINY)
+    first, second = (apart.log.of(f"chip0.pim{n}")[0] for n in (0, 1))
+    assert first.completion == second.completion == together.log.of("chip0.pim0")[0].completion
+    assert together.log.of("chip0.pim0")[1].start == first.start + 1
+    for line_, sentence in (
+        (line.format("w", 2, 1), "channels must be among those the queue drives, 0x1, not 0x2"),
+        (line.format("w", 1, 3), ("units must be one: a PIM instruction drives one queue's "
+                                 "channels, not '0x3'")),
+    ):
+        with pytest.raises(UserError) as error:
+            simulate(program(f"pim0: {line_}", operands=operands), both)
+        assert str(error.value) == f"chip0.pim0[0]: {sentence}"
+
+
 def test_a_copy_longer_than_refresh_allows_is_refused_with_its_numbers():
     slow = read_machine("tiny-pim", ["pim.gwrite_cycles=3900"])
-    with pytest.raises(UserError, match="^chip0.pim0: cycles of GWRITE must be less than 3900 from "
-                                        "refresh to refresh, not 3933$"):
+    with pytest.raises(UserError) as error:
         simulate(program("pim0: pim_gwrite src=v dst=buffer channels=0x1"), slow)
+    assert str(error.value) == ("chip0.pim0[0]: cycles of GWRITE must be less than 3900 from "
+                                "refresh to refresh, not 3933")
 
 
 def test_a_tensor_larger_than_the_memory_is_refused_with_its_numbers():

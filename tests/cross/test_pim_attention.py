@@ -60,13 +60,14 @@ def data(seed, lengths, heads, group, depth):
             [draw(heads, n, depth) for n in lengths])
 
 
-@pytest.mark.parametrize("buffers", [2, 1])
+@pytest.mark.parametrize("buffers, queues", [(2, 1), (1, 1), (2, 2)])
 @pytest.mark.parametrize("lengths, heads, group, depth", [
     ((19, 70, 5), 2, 2, 16),  # two channels, pieces of 64 tokens, grouped queries
     ((1,), 1, 1, 32), ((33, 8), 5, 1, 16),  # more heads than a row holds
 ])
-def test_attention_over_placed_caches_is_that_of_numpy(lengths, heads, group, depth, buffers):
-    machine = replace(SMALL, pim=replace(SMALL.pim, row_buffers=buffers))
+def test_attention_over_placed_caches_is_that_of_numpy(lengths, heads, group, depth, buffers,
+                                                       queues):
+    machine = replace(SMALL, pim=replace(SMALL.pim, row_buffers=buffers, queues=queues))
     caches = caches_of(machine, lengths, heads=heads, depth=depth)
     program = attention_program(machine, caches, group=group, first_row=FIRST_ROW)
     check(program, None, machine)

@@ -124,6 +124,7 @@ def test_a_machine_with_pim_has_its_spaces_its_queue_and_its_capability():
     pim, dram = machine.pim, machine.dram
     assert Capability.PIM in machine.capabilities and Capability.PIM not in TINY.capabilities
     assert (machine.units(QueueKind.PIM), TINY.units(QueueKind.PIM)) == (1, 0)
+    assert read_machine("neupims").units(QueueKind.PIM) == 32
     assert machine.space_bytes(Space.PIM_BUFFER) == pim.buffer_bytes == dram.row_bytes
     assert machine.space_bytes(Space.PIM_LATCH) == pim.latch_bytes
     assert TINY.space_bytes(Space.PIM_BUFFER) is TINY.space_bytes(Space.PIM_LATCH) is None
@@ -158,6 +159,7 @@ def test_neupims_is_npu_hbm2_with_pim_and_a_port_for_it():
     ("dram.mapping='chrorabgbaco'",
      ("dram.mapping must be one with ro first, as PIM keeps the last row of all banks, not "
       "'chrorabgbaco'")),
+    ("pim.queues=3", "pim.queues must be a divisor of 2, the channels, not 3"),
     ("dram.rows=1", "dram.rows must be at least 2: PIM keeps the last, not 1"),
     ("dram.channels=64",
      "dram.channels must be at most 32, the bits of a channel mask, not 64"),
