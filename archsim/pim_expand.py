@@ -22,8 +22,9 @@ from machine.pim import PimConfig
 from machine.pim_macros import PimOp
 from machine.program import Instruction, Space
 
-EVERY = 0xFFFFFFFF  # the mask that a program leaves out
 __all__ = ["EVERY", "Expander", "Macro", "check_fields", "check_tiles", "dots_at_least", "members"]
+
+EVERY = 0xFFFFFFFF  # the mask that a program leaves out
 
 
 class Macro(NamedTuple):

@@ -77,8 +77,8 @@ def needed_capabilities(program: Program) -> frozenset[Capability]:
 
 def wellformed_faults(program: Program, machine: Sizes | None) -> list[Fault]:
     """Return the faults that can be seen without running `program`, on `machine` if given."""
-    found = [*declaration_faults(program), *_stream_faults(program, machine),
-             *_capability_faults(program, machine)]
+    found = [*declaration_faults(program), *_capability_faults(program, machine),
+             *_stream_faults(program, machine)]
     if machine is not None and len(program.tokens) > machine.tokens:
         found.append(Fault(FaultKind.TOKEN, f"tokens must be at most {machine.tokens}, "
                                             f"not {len(program.tokens)}"))

@@ -391,6 +391,24 @@ def test_energy_of_pim_is_the_ratio_of_the_hosts_commands():
     assert rows["unit arithmetic"].energy_pj is None
 
 
+def test_counts_of_the_host_are_those_of_memory_without_pim():
+    lines = ("dma0: load src=v dst=x; load src=v dst=x; load src=host0 dst=x; load src=host1 dst=x; "
+             "store src=x dst=v")
+    operands = PLACES.replace("const", "state").split("operand y")[0] + HOST
+    timed = [simulate(program(lines, head="program p version 1\n", operands=operands), machine)
+             for machine in (TINY, replace(TINY, pim=None))]
+    ours, theirs = (result.dram[0] for result in timed)
+    for name in ("activates", "reads", "writes", "refreshes", "row_hits", "busy_cycles"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.activates == 4 and ours.row_hits == 1
+    # A rank is active from its first row on: a cycle later, as the requests are.
+    late = timed[0].ticks - timed[1].ticks
+    assert abs(ours.active_rank_cycles - theirs.active_rank_cycles) <= late
+    energy_ = [(one.activate_pj, one.read_pj, one.write_pj) for one in
+               (result.dram_energy[0] for result in timed)]
+    assert energy_[0] == energy_[1]
+
+
 def test_entries_are_those_a_hand_would_write():
     result = simulate(program(
         "pim0: pim_activate w=w channels=0x1; pim_gemv a=buffer w=w dst=latch channels=0x1; "

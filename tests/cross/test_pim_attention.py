@@ -112,6 +112,25 @@ def test_entries_of_a_request_are_those_of_the_closed_forms():
                    for op in found if op.kind == "GWRITE")
 
 
+def test_requests_of_eight_channels_take_what_the_source_gives_them_and_the_way_there():
+    # pim-npu.md: GPT3-7B over four chips, 8 requests of 512 tokens: attention in PIM 15,806 cycles.
+    machine = read_machine("neupims")
+    caches = caches_of(machine, (512,) * 8, heads=8, depth=128)
+    program = attention_program(machine, caches, first_row=FIRST_ROW)
+    result = simulate(program, machine)
+    assert 15_806 < result.ticks <= 1.1 * 15_806
+    alone = simulate(attention_program(machine, caches[:1], first_row=FIRST_ROW), machine)
+    assert alone.ticks <= result.ticks <= 1.03 * alone.ticks  # the channels work side by side
+    for channel in result.pim[0][:8]:
+        counts = channel.counts()
+        assert (counts["GWRITE"], counts["GACT"], counts["GEMV"]) == (10, 512, 160)
+        assert first_violation(machine.dram, machine.pim, channel.device.trace) is None
+    # With one queue for all channels most of them wait their turn.
+    shared = read_machine("neupims", ["pim.queues=1"])
+    slow = simulate(attention_program(shared, caches, first_row=FIRST_ROW), shared)
+    assert slow.ticks > 2 * result.ticks
+
+
 @pytest.mark.parametrize("name", ["tiny-pim", "neupims"])
 def test_an_address_is_that_of_its_place_in_the_mapping(name):
     machine = read_machine(name)
