@@ -392,8 +392,8 @@ def test_energy_of_pim_is_the_ratio_of_the_hosts_commands():
 
 
 def test_counts_of_the_host_are_those_of_memory_without_pim():
-    lines = ("dma0: load src=v dst=x; load src=v dst=x; load src=host0 dst=x; load src=host1 dst=x; "
-             "store src=x dst=v")
+    lines = ("dma0: load src=v dst=x; load src=v dst=x; load src=host0 dst=x; "
+             "load src=host1 dst=x; store src=x dst=v")
     operands = PLACES.replace("const", "state").split("operand y")[0] + HOST
     timed = [simulate(program(lines, head="program p version 1\n", operands=operands), machine)
              for machine in (TINY, replace(TINY, pim=None))]
