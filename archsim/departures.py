@@ -9,6 +9,7 @@ from machine.k_order import Order, array_order, same_sums
 from machine.lut import LutConfig
 from machine.opcodes import Dataflow, KOrder, Mode, Opcode
 from machine.pe import limits
+from machine.pim import PROGRAM_LANES, BankUnitConfig
 from machine.program import NO_LEVEL, Instruction, Program
 from machine.systolic import SystolicConfig
 from machine.vector import VectorOp
@@ -21,7 +22,8 @@ def departures(program: Program, machine: Machine) -> dict[str, str]:
 
     An array's RTL multiplies the formats of its elements, loads weights by rows and has no scales
     of groups; one of floats adds in its own order. A vector unit's RTL reads and writes some
-    formats. A lookup array takes what it is built for; the simulator refuses the rest.
+    formats. A lookup array takes what it is built for; the simulator refuses the rest. Golden adds
+    a product in memory in columns of 16, in float32.
     """
     found: dict[str, str] = {}
     for i, array in enumerate(machine.arrays):
@@ -32,6 +34,9 @@ def departures(program: Program, machine: Machine) -> dict[str, str]:
         if vector.fidelity == "rtl":
             for reason in _of_vector(program):
                 found.setdefault(f"vectors.{i}", reason)
+    if machine.pim is not None and any(_instructions(program, Opcode.PIM_GEMV)):
+        for reason in _of_bank_unit(machine.pim.unit):
+            found.setdefault("pim.unit", reason)
     return found
 
 
@@ -77,6 +82,14 @@ def _of_floats(program: Program, instruction: Instruction, array: SystolicConfig
 
 def _words(order: Order) -> str:
     return f"{order.k_order.name.lower()} {order.k_size}".removesuffix(" 0")
+
+
+def _of_bank_unit(unit: BankUnitConfig) -> Iterator[str]:
+    """Yield why golden's sums of a program are not the bank units'."""
+    if unit.lanes != PROGRAM_LANES:
+        yield f"pim_gemv adds columns of {PROGRAM_LANES} products, the units of {unit.lanes}"
+    if unit.acc_format != "float32":
+        yield f"pim_gemv adds in float32, the units in {unit.acc_format}"
 
 
 def _takes(port: Format, operand: Format) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from archsim.bound import bound
+from archsim.departures import departures
 from archsim.engine.simulate import simulate
 from archsim.pim import PimChannel
 from archsim.pim_check import first_violation
@@ -389,6 +390,18 @@ def test_energy_of_pim_is_the_ratio_of_the_hosts_commands():
     assert rows["vector copy"].energy_pj == pytest.approx(10 * 16 * 804)
     assert rows["result read"].energy_pj == pytest.approx(160 * 804)
     assert rows["unit arithmetic"].energy_pj is None
+
+
+def test_units_that_add_otherwise_than_golden_are_named():
+    gemv = program("pim0: pim_gemv a=buffer w=w dst=latch channels=0x1")
+    assert departures(gemv, TINY) == {}
+    wide = read_machine("tiny-pim", ["pim.unit.lanes=32"])
+    assert departures(gemv, wide) == {
+        "pim.unit": "pim_gemv adds columns of 16 products, the units of 32"}
+    integer = read_machine("tiny-pim", ["pim.unit.format='int8'", "pim.unit.lanes=16"])
+    assert departures(gemv, integer) == {
+        "pim.unit": "pim_gemv adds in float32, the units in int32"}
+    assert departures(program("pim0: pim_precharge"), wide) == {}
 
 
 def test_counts_of_the_host_are_those_of_memory_without_pim():
