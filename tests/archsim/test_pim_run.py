@@ -9,6 +9,7 @@ import pytest
 
 from archsim.bound import bound
 from archsim.departures import departures
+from archsim.energy import energy
 from archsim.engine.simulate import simulate
 from archsim.pim import PimChannel
 from archsim.pim_check import first_violation
@@ -378,8 +379,6 @@ def test_a_queue_that_nothing_can_serve_is_a_deadlock_named():
 
 
 def test_energy_of_pim_is_the_ratio_of_the_hosts_commands():
-    from archsim.energy import energy
-
     result = simulate(request_program(read_machine("neupims").dram), read_machine("neupims"))
     rows = {row.operation: row for row in energy(result) if row.component == "pim"}
     dram = result.machine.dram
@@ -390,6 +389,33 @@ def test_energy_of_pim_is_the_ratio_of_the_hosts_commands():
     assert rows["vector copy"].energy_pj == pytest.approx(10 * 16 * 804)
     assert rows["result read"].energy_pj == pytest.approx(160 * 804)
     assert rows["unit arithmetic"].energy_pj is None
+
+
+def test_every_engine_and_the_vectors_have_a_port_of_their_own():
+    result = simulate(parse(EXAMPLE.read_text()), TINY, Launch({"length": 19}))
+    # Engines 0 and 1; engine 2 and the READs have nothing to do; vectors come behind those.
+    vectors = TINY.dma.count + 1
+    ports = [set(channel.ports) for channel in result.pim[0]]
+    assert set.union(*ports) == {0, 1, vectors}
+    for channel in result.pim[0]:
+        staged = [port for request, port in zip(channel.requests, channel.ports, strict=True)
+                  if request.row == TINY.dram.rows - 1]
+        assert set(staged) == {vectors}
+
+
+def test_bound_shares_a_product_of_several_channels_among_them():
+    operands = ("operand w dram 0x1000 float16 [64,16]\n"
+                "operand buffer pim_buffer 0x0 float16 [16]\n"
+                "operand latch pim_latch 0x0 float32 [64]\n")
+    both = program("pim0: pim_gemv a=buffer w=w dst=latch channels=0x3", operands=operands)
+    # 64 outputs over 8 banks and two channels: 4 columns each, 2 cycles a dot product.
+    assert bound(both, TINY).terms["chip0.pim"] == 8
+    result = simulate(both, TINY)
+    for number in (0, 1):
+        assert result.accounts[f"chip0.bank_units{number}"]["busy"] == 8
+    (row,) = [row for row in energy(result) if row.operation == "dot product"]
+    # Four RD for 32 banks: here one for 8.
+    assert row.energy_pj == pytest.approx(8 * TINY.dram.read_pj)
 
 
 def test_units_that_add_otherwise_than_golden_are_named():
