@@ -155,13 +155,14 @@ class SameOutputs(wiring.Component):
         return m
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("cfg", [
     pytest.param(config(1, 1), id="1x1"),
     pytest.param(config(2, 2, 3), id="2x2", marks=pytest.mark.slow),
 ])
 def test_short_paths_change_no_output_in_any_cycle(cfg):
     same = SameOutputs(Systolic(cfg), Systolic(replace(cfg, short_paths=True)))
-    verdict = prove(same, engine="abc scorr; pdr")
+    verdict = prove(same, engine="abc scorr; pdr", timeout_s=1500)
     assert verdict.status == "pass", verdict.reason
 
 
