@@ -1,6 +1,6 @@
 """The controller of a channel that computes: PIM queue, host requests and refresh on one bus."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -151,7 +151,13 @@ class PimController(wiring.Component):
     """One command a cycle: refresh, then the head of the PIM queue, then the host's oldest.
 
     The order of service is that of ``archsim.pim``, cycle for cycle. Reset closes all rows and
-    starts the refresh intervals.
+    starts the refresh intervals. A command that may not go for what it returns waits as for a
+    timing rule: others go meanwhile, refresh above all.
+
+    Parameters
+    ----------
+    holds : bool
+        Whether there is the member ``hold``.
 
     Members
     -------
@@ -162,16 +168,20 @@ class PimController(wiring.Component):
     o : Out(stream)
         Commands (`command_layout`), each in the cycle in which it is issued; ``ready`` is not
         looked at.
+    hold : In(bits)
+        Commands, by number, that do not go in this cycle; no path leads from ``o`` to it.
     """
 
-    def __init__(self, dram: DramConfig, pim: PimConfig):
+    def __init__(self, dram: DramConfig, pim: PimConfig, holds: bool = False):
         pim.check(dram)
         self.dram = dram
         self.pim = pim
+        self.holds = holds
         super().__init__({
             "i": In(stream.Signature(entry_layout(dram, pim).size)),
             "i_host": In(stream.Signature(host_layout(dram, pim).size)),
             "o": Out(stream.Signature(command_layout(dram, pim).size)),
+            **({"hold": In(len(PIM_COMMANDS))} if holds else {}),
         })
 
     def elaborate(self, platform):
@@ -185,8 +195,11 @@ class PimController(wiring.Component):
         m.submodules.host = host = HostChoice(*both)
         m.submodules.progress = progress = Progress(*both)
         sent = data.View(command_layout(*both), self.o.payload)
+        held = Const(0)
+        if self.holds:
+            held = Cat(bit.replicate(self.dram.banks) for bit in self.hold)
         for part in (refresh, head, host):
-            m.d.comb += part.ready.eq(timers.ready)
+            m.d.comb += part.ready.eq(timers.ready & ~held)
         for name in ("host_open", "host_rows", "pim_open", "pim_rows"):
             m.d.comb += [getattr(part, name).eq(getattr(rows, name))
                          for part in (refresh, head, host) if hasattr(part, name)]

@@ -73,13 +73,13 @@ class HostChoice(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.window = window = HostWindow(self.dram, self.pim)
+        layout = host_layout(self.dram, self.pim)
+        m.submodules.window = window = HostWindow(self.pim.host_entries, layout.size)
         m.d.comb += [self.i.ready.eq(window.i.ready), window.i.valid.eq(self.i.valid),
                      window.i.payload.eq(self.i.payload)]
 
         # The oldest request of each bank, the oldest first.
-        requests = [data.View(host_layout(self.dram, self.pim),
-                              window.requests.word_select(place, window.width))
+        requests = [data.View(layout, window.requests.word_select(place, window.width))
                     for place in range(self.pim.host_entries)]
         choices = []
         for place, request in enumerate(requests):

@@ -81,10 +81,17 @@ class HostWindow(wiring.Component):
 
     A request that enters in cycle t is in the window from cycle t + 1 on. Reset empties it.
 
+    Parameters
+    ----------
+    depth : int
+        Requests it holds.
+    width : int
+        Bits of a request.
+
     Members
     -------
     i : In(stream)
-        Requests (`host_layout`); taken while there is room, whatever leaves in the same cycle.
+        Requests; taken while there is room, whatever leaves in the same cycle.
     served : In(1)
         The request at ``place`` leaves in this cycle.
     place : In(bits)
@@ -95,28 +102,28 @@ class HostWindow(wiring.Component):
         The requests, side by side, the oldest first.
     """
 
-    def __init__(self, dram: DramConfig, pim: PimConfig):
-        self.entries = pim.host_entries
-        self.width = host_layout(dram, pim).size
+    def __init__(self, depth: int, width: int):
+        self.depth = depth
+        self.width = width
         super().__init__({
-            "i": In(stream.Signature(self.width)), "served": In(1),
-            "place": In(bits_for(max(self.entries - 1, 1))), "valid": Out(self.entries),
-            "requests": Out(self.entries * self.width),
+            "i": In(stream.Signature(width)), "served": In(1),
+            "place": In(bits_for(max(depth - 1, 1))), "valid": Out(depth),
+            "requests": Out(depth * width),
         })
 
     def elaborate(self, platform):
         m = Module()
-        held = [self.requests.word_select(k, self.width) for k in range(self.entries)]
+        held = [self.requests.word_select(k, self.width) for k in range(self.depth)]
         m.d.comb += self.i.ready.eq(~self.valid[-1])
         # Those behind the one that leaves move up; then the new one goes behind the last.
         after, valid = [], []
-        for k in range(self.entries):
+        for k in range(self.depth):
             moves = self.served & (self.place <= k)
-            last = k == self.entries - 1
+            last = k == self.depth - 1
             after.append(Mux(moves, 0 if last else held[k + 1], held[k]))
             valid.append(Mux(moves, 0 if last else self.valid[k + 1], self.valid[k]))
         takes = self.i.valid & self.i.ready
-        for k in range(self.entries):
+        for k in range(self.depth):
             enters = takes & ~valid[k] & (valid[k - 1] if k else 1)
             m.d.sync += [held[k].eq(Mux(enters, self.i.payload, after[k])),
                          self.valid[k].eq(valid[k] | enters)]

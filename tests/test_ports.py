@@ -52,6 +52,7 @@ ARGUMENTS = {
     "act_block": FORMATS["mxfp8_e4m3"], "weight_block": FORMATS["mxfp4"], "lanes": 4,
     "act_format": "float16", "weight_format": "shift4",
 }
+OPTIONS = {"holds": True}  # what adds members
 
 
 # Monitors and harnesses of proofs, whose members are those of the design they hold.
@@ -81,6 +82,8 @@ def example(component: type[wiring.Component]) -> wiring.Component:
         elif parameter.default is parameter.empty:
             assert name in ARGUMENTS, f"{component.__qualname__}: no example of argument {name}"
             arguments[name] = ARGUMENTS[name]
+        elif name in OPTIONS:
+            arguments[name] = OPTIONS[name]
     return component(**arguments)
 
 

@@ -60,21 +60,21 @@ def words(payloads, bits):
     return np.array(rows, np.uint32).reshape(-1, count)
 
 
-def entries(pim, ops):
-    layout = entry_layout(SMALL, pim)
+def entries(pim, ops, dram=SMALL):
+    layout = entry_layout(dram, pim)
     return words([packed(layout, {**op._asdict(), "kind": Entry[op.kind]}) for op in ops],
                  layout.size)
 
 
-def requests_of(pim, requests):
-    layout = host_layout(SMALL, pim)
+def requests_of(pim, requests, dram=SMALL):
+    layout = host_layout(dram, pim)
     return words([packed(layout, {n: getattr(r, n) for n in ("write", "bank", "row", "column")})
                   for r in requests], layout.size)
 
 
-def commands(pim, log):
+def commands(pim, log, dram=SMALL):
     """Return (cycle, name, bank, row, column, dots) of the RTL's commands."""
-    layout = command_layout(SMALL, pim)
+    layout = command_layout(dram, pim)
     found = []
     for cycle, row in zip(log.cycles, log.words, strict=True):
         code = layout.from_bits(sum(int(w) << 32 * k for k, w in enumerate(row)))

@@ -105,7 +105,7 @@ def test_a_rank_stays_due_until_it_is_refreshed_and_keeps_its_interval():
 
 
 def test_the_window_keeps_order_and_makes_room_for_the_next():
-    dut, seen = HostWindow(TINY, PIM), []
+    dut, seen = HostWindow(2, 8), []
 
     async def bench(ctx):
         width = dut.width
