@@ -13,7 +13,7 @@ from machine.lut import LutConfig
 
 __all__ = ["BLOCKS", "emit_block", "synthesise_block"]
 
-BLOCKS = ("lut", "systolic", "vector")  # blocks of a machine that have RTL
+BLOCKS = ("lut", "pim", "systolic", "vector")  # blocks of a machine that have RTL
 WRAPPED = ("systolic",)  # those with an AXI shell
 
 
@@ -50,7 +50,8 @@ def emit_block(machine: Machine, block: str, directory: Path, *, wrap: str | Non
 
 def _emitter(machine: Machine, block: str, wrap: str | None) -> Callable[..., tuple[Path, ...]]:
     """Return what writes `block` of `machine` into a `directory`."""
-    from hw.verilog import emit_lut, emit_systolic, emit_vector
+    from hw.pim_device import check_device
+    from hw.verilog import emit_lut, emit_pim, emit_systolic, emit_vector
 
     match block:
         case "lut":
@@ -59,6 +60,12 @@ def _emitter(machine: Machine, block: str, wrap: str | None) -> Callable[..., tu
                 kinds = ", ".join(array.kind for array in machine.arrays)
                 raise must_be(f"arrays of {machine.name}", "of kind lut, one at least", kinds)
             return partial(emit_lut, arrays[0])
+        case "pim":
+            channel = getattr(machine, "pim", None)
+            if channel is None:
+                raise must_be(f"pim of {machine.name}", "given: memory that computes", channel)
+            check_device(machine.dram, channel)
+            return partial(emit_pim, machine.dram, channel)
         case "vector":
             return partial(emit_vector, core_of(machine.vectors[0]))
         case _:

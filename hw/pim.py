@@ -1,6 +1,6 @@
 """The controller of a channel that computes: PIM queue, host requests and refresh on one bus."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -195,11 +195,11 @@ class PimController(wiring.Component):
         m.submodules.host = host = HostChoice(*both)
         m.submodules.progress = progress = Progress(*both)
         sent = data.View(command_layout(*both), self.o.payload)
-        held = Const(0)
+        ready = timers.ready
         if self.holds:
-            held = Cat(bit.replicate(self.dram.banks) for bit in self.hold)
+            ready = ready & ~Cat(bit.replicate(self.dram.banks) for bit in self.hold)
         for part in (refresh, head, host):
-            m.d.comb += part.ready.eq(timers.ready & ~held)
+            m.d.comb += part.ready.eq(ready)
         for name in ("host_open", "host_rows", "pim_open", "pim_rows"):
             m.d.comb += [getattr(part, name).eq(getattr(rows, name))
                          for part in (refresh, head, host) if hasattr(part, name)]

@@ -8,7 +8,7 @@ from amaranth.utils import bits_for
 from hw.pim import PimController
 from hw.pim_banks import BankWords
 from hw.pim_check import fault_layout
-from hw.pim_device import PimDevice, result_bits
+from hw.pim_device import PimDevice, check_device, result_bits
 from hw.pim_queue import HostWindow, command_layout, entry_layout, host_layout
 from machine.dram import DramConfig
 from machine.pim import PIM_COMMANDS, PimConfig
@@ -206,6 +206,7 @@ class PimChannel(wiring.Component):
     """
 
     def __init__(self, dram: DramConfig, pim: PimConfig, library: str | None = None):
+        check_device(dram, pim)
         self.dram = dram
         self.pim = pim
         self.library = library

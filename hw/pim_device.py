@@ -15,12 +15,34 @@ from machine.dram import DramConfig
 from machine.formats import FORMATS
 from machine.pim import PIM_COMMANDS, PimConfig
 
-__all__ = ["ColumnSequence", "LatchLine", "PimDevice", "device_parts", "result_bits"]
+__all__ = ["ColumnSequence", "LatchLine", "PimDevice", "check_device", "device_parts",
+           "result_bits"]
 
 
 def result_bits(dram: DramConfig, pim: PimConfig) -> int:
     """Return the bits of a result read: the latches of all banks, bank b at lane b."""
     return dram.banks * FORMATS[pim.unit.acc_format].bits
+
+
+def check_device(dram: DramConfig, pim: PimConfig) -> None:
+    """Raise ``ValueError`` naming the numbers if there is no RTL of a channel of `dram`."""
+    pim.check(dram)
+    require(pim.bundle_banks == 1, "bundle_banks", "1, a unit in each bank", pim.bundle_banks)
+    require(pim.hold == "last_dot", "hold", "last_dot: what is read stays open", pim.hold)
+    require(not dram.two_cycle, "two_cycle", "empty: a command is one cycle", dram.two_cycle)
+    columns = pim.row_columns(dram)
+    BankWords.of(dram, pim)
+    require(pim.gwrite_cycles > columns, "gwrite_cycles",
+            f"more than {columns}, the columns of a row", pim.gwrite_cycles)
+    least = _sum_cycles(pim) + 3
+    require(dram.timing.cl_cycles + dram.burst_cycles >= least, "cycles of CL and burst",
+            f"at least {least}, for a sum to be read in time",
+            dram.timing.cl_cycles + dram.burst_cycles)
+
+
+def _sum_cycles(pim: PimConfig) -> int:
+    """Return when the latches are looked at after their read: the units see a column one later."""
+    return 1 + max(pim.unit.latency_cycles - pim.dot_cycles, 0)
 
 
 class ColumnSequence(wiring.Component):
@@ -121,12 +143,8 @@ class LatchLine(wiring.Component):
         self.dram = dram
         self.pim = pim
         bits = result_bits(dram, pim)
-        # The units see a column in the cycle after it was read.
-        self.sum_cycles = 1 + max(pim.unit.latency_cycles - pim.dot_cycles, 0)
+        self.sum_cycles = _sum_cycles(pim)
         self.bus_cycles = dram.timing.cl_cycles + dram.burst_cycles - 1
-        require(self.bus_cycles >= self.sum_cycles + 2, "cycles of CL and burst",
-                f"at least {self.sum_cycles + 3}, for the sum to reach the latch",
-                self.bus_cycles + 1)
         super().__init__({"read": In(1), "latches": In(bits), "o": Out(stream.Signature(bits))})
 
     def elaborate(self, platform):
@@ -175,12 +193,7 @@ class PimDevice(wiring.Component):
     """
 
     def __init__(self, dram: DramConfig, pim: PimConfig, library: str | None = None):
-        pim.check(dram)
-        require(pim.bundle_banks == 1, "bundle_banks", "1, a unit in each bank", pim.bundle_banks)
-        require(pim.hold == "last_dot", "hold", "last_dot: what is read stays open", pim.hold)
-        columns = pim.row_columns(dram)
-        require(pim.gwrite_cycles > columns, "gwrite_cycles",
-                f"more than {columns}, the columns of a row", pim.gwrite_cycles)
+        check_device(dram, pim)
         self.dram = dram
         self.pim = pim
         self.library = library

@@ -10,23 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from amaranth.back import verilog
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 
 from hw.axi import REGISTERS, SystolicAxi
 from hw.lut import Lut, unit_of
+from hw.pim_channel import PimChannel, read_layout
+from hw.pim_check import Fault, fault_layout
+from hw.pim_device import check_device, device_parts
+from hw.pim_queue import Entry, command_layout, entry_layout, host_layout
 from hw.qoq import QoqSystolic
 from hw.systolic import Systolic, array_parts
 from hw.vector import Vector
 from hw.vector_lane import Lane
+from machine.dram import DramConfig
 from machine.errors import must_be, unknown
 from machine.lut import COMMAND_FIELDS as LUT_COMMAND_FIELDS
 from machine.lut import LutConfig
+from machine.pim import PIM_COMMANDS, PimConfig, pim_rules
 from machine.systolic import COMMAND_FIELDS, SystolicConfig
 from machine.vector_core import COMMAND_FIELDS as VECTOR_COMMAND_FIELDS
 from machine.vector_core import VectorCoreConfig
 from machine.vector_programs import Code
 
-__all__ = ["emit", "emit_lut", "emit_systolic", "emit_vector", "members", "ports"]
+__all__ = ["emit", "emit_lut", "emit_pim", "emit_systolic", "emit_vector", "members", "ports"]
 
 MEMBER = re.compile(r"^(\w+) : (?:In|Out)\(.*\)$")
 
@@ -166,3 +172,35 @@ def emit_vector(
     }
     return emit(Vector(cfg, library=name), name, directory,
                 parts=[(f"{name}_lane", Lane(cfg))], facts=facts)
+
+
+def emit_pim(
+    dram: DramConfig, pim: PimConfig, directory: Path | str, *, name: str = "pim"
+) -> tuple[Path, Path]:
+    """Write the Verilog and JSON of one channel of `dram` that computes; return their paths.
+
+    Its memory has all rows of `dram`: a channel for an FPGA is one of few rows. The cells of a
+    bank, products, sums and the bank unit are emitted once and instantiated. Raises ``ValueError``
+    for a channel without RTL.
+    """
+    check_device(dram, pim)
+    layouts = {"i": entry_layout, "i_host": host_layout, "o_reads": read_layout,
+               "o": command_layout, "o_fault": fault_layout}
+    facts: dict[str, Any] = {
+        "parameters": {"dram": dataclasses.asdict(dram), "pim": dataclasses.asdict(pim)},
+        "latency_cycles": {"read": dram.hit_latency_cycles, "result": dram.hit_latency_cycles,
+                           "unit": pim.unit.latency_cycles},
+        "payloads": {port: _fields(layout(dram, pim)) for port, layout in layouts.items()},
+        "codes": {"entries": {kind.name: int(kind) for kind in Entry},
+                  "commands": {command: code for code, command in enumerate(PIM_COMMANDS)},
+                  "faults": {str(kind.name): int(kind) for kind in Fault},
+                  "rules": [f"{r.name}: {r.after} to {r.before}, {r.scope}"
+                            for r in pim_rules(dram, pim)]},
+    }
+    return emit(PimChannel(dram, pim, library=name), name, directory,
+                parts=device_parts(dram, pim, name), facts=facts)
+
+
+def _fields(layout: data.StructLayout) -> list[dict[str, Any]]:
+    return [{"name": name, "lowest_bit": part.offset, "width": part.width}
+            for name, part in layout]

@@ -3,12 +3,14 @@
 import builtins
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from archsim.rtl import BLOCKS, emit_block
 from machine.errors import UserError
 from machine.load import read_machine
+from machine.pim import BankUnitConfig, PimConfig
 
 TINY = read_machine("tiny")
 
@@ -27,6 +29,30 @@ def test_block_is_verilog_and_a_json_of_its_ports(tmp_path, machine, block, wrap
     head = head[: head.index(");")]
     listed = head.split("(", 1)[1].replace(",", " ").split()
     assert sorted(listed) == sorted(port["name"] for port in described["ports"])
+
+
+def test_a_channel_of_a_memory_that_computes_is_emitted_and_its_limits_are_told(tmp_path):
+    unit = BankUnitConfig(lanes=4, format="int8")
+    machine = SimpleNamespace(name="small", dram=replace(
+        TINY.dram, ranks=1, bank_groups=1, banks_per_group=2, rows=2, columns=16, bus_bits=32),
+        pim=PimConfig(unit=unit, buffer_bytes=64, gwrite_cycles=24, dot_cycles=4))
+    verilog, record = emit_block(machine, "pim", tmp_path)
+    facts = json.loads(record.read_text())
+    assert verilog.read_text().count("module pim_unit(") == 1
+    assert {p["name"] for p in facts["ports"]} >= {
+        f"{s}__payload" for s in ("i", "i_host", "i_writes", "o_reads", "o_results", "o_fault")}
+    assert facts["parameters"]["pim"]["unit"]["format"] == "int8"
+    assert len(facts["codes"]["rules"]) == facts["payloads"]["o_fault"][-1]["width"]
+
+    with pytest.raises(UserError, match="^pim: pim of tiny must be given: memory that computes, "
+                                        "not None$"):
+        emit_block(TINY, "pim", tmp_path)
+    for change, told in (({"hold": "issue"}, "hold must be last_dot: what is read stays open"),
+                         ({"bundle_banks": 2}, "bundle_banks must be 1, a unit in each bank"),
+                         ({"gwrite_cycles": 16}, "gwrite_cycles must be more than 16, ")):
+        machine.pim = replace(machine.pim, **{"hold": "last_dot", "bundle_banks": 1, **change})
+        with pytest.raises(UserError, match=f"^pim: {told}"):
+            emit_block(machine, "pim", tmp_path)
 
 
 def test_other_files_of_the_directory_stay(tmp_path):
@@ -48,9 +74,9 @@ def test_interrupt_leaves_no_file(tmp_path, monkeypatch):
 
 
 def test_block_without_rtl_and_unknown_wrap_are_refused(tmp_path):
-    assert BLOCKS == ("lut", "systolic", "vector")
+    assert BLOCKS == ("lut", "pim", "systolic", "vector")
     with pytest.raises(UserError,
-                       match="^--block must be one of lut, systolic, vector, not 'dram'$"):
+                       match="^--block must be one of lut, pim, systolic, vector, not 'dram'$"):
         emit_block(TINY, "dram", tmp_path / "v")
     with pytest.raises(UserError,
                        match="^--block with --wrap axi must be one of systolic, not 'vector'$"):

@@ -6,11 +6,30 @@ reads the other side; the transfer happens at the rising edge that follows.
 
 from collections.abc import Sequence
 
+import cocotb
+from cocotb.clock import Clock
 from cocotb.handle import HierarchyObject
-from cocotb.triggers import FallingEdge, ReadOnly
+from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from cocotb.types import LogicArray
 
-__all__ = ["Driver", "InOrderChecker", "Monitor"]
+__all__ = ["Driver", "InOrderChecker", "Monitor", "start"]
+
+
+async def start(dut: HierarchyObject, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Start the clock and reset, with nothing offered and nothing taken.
+
+    The next falling edge is cycle 0: the last rising edge before it still resets.
+    """
+    cocotb.start_soon(Clock(dut.clk, 10, unit="ns").start())
+    for name in inputs:
+        dut[f"{name}__valid"].value = 0
+        dut[f"{name}__payload"].value = 0
+    for name in outputs:
+        dut[f"{name}__ready"].value = 0
+    dut.rst.value = 1
+    for _ in range(3):
+        await RisingEdge(dut.clk)
+    dut.rst.value = 0
 
 
 class Driver:
