@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from enum import IntFlag
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -132,16 +132,28 @@ class CommandCheck(wiring.Component):
         with m.If(self.here["GEMV"]):
             m.d.sync += dots.eq(command.dots)
         ages = self._ages(m, command)
-        wide = places_of(self.dram)
+        wide, near = places_of(self.dram), dict[tuple[str, int, int], Signal]()
         for rule in pim_rules(self.dram, self.pim):
-            gap, early = self._gap(rule, dots), []
-            for place in range(self.dram.banks // wide[rule.scope]):
-                meets = self._meets(command, rule.before, wide[rule.scope], place)
-                if rule.scope == "other_ranks":
-                    meets = ~meets
-                age, most = ages[rule.after, wide[rule.scope], place][rule.nth - 1]
-                early.append(meets & (age < gap) & (age != most))
-            yield self.here[rule.before] & Cat(early).any()
+            banks, nth = wide[rule.scope], rule.nth - 1
+            line = [ages[rule.after, banks, place][nth]
+                    for place in range(self.dram.banks // banks)]
+            gap, most = self._gap(rule, dots), line[0][1]
+            if rule.scope != "other_ranks" and banks_reached(
+                    self.dram, self.pim, rule.before) <= banks:
+                # One place holds all banks the command goes to.
+                key = rule.after, banks, nth
+                if key not in near:
+                    near[key] = Signal.like(line[0][0], name=f"{rule.after}_{banks}_near_{nth}")
+                    place = command.bank >> banks.bit_length() - 1
+                    m.d.comb += near[key].eq(Array(age for age, _ in line)[place])
+                age = near[key]
+                early = (age < gap) & (age != most)
+            else:
+                early = Cat(
+                    (self._meets(command, rule.before, banks, place) ^ (
+                        rule.scope == "other_ranks")) & (age < gap) & (age != most)
+                    for place, (age, _) in enumerate(line)).any()
+            yield self.here[rule.before] & early
 
     def _ages(self, m: Module, command: data.View) -> dict[tuple[str, int, int],
                                                            list[tuple[Signal, int]]]:

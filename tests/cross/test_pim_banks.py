@@ -40,9 +40,9 @@ def config(name):
     return replace(pim, buffer_bytes=64, unit=replace(pim.unit, lanes=4))
 
 
-NAMES = ("dual", "single")
-CONFIGS = {name: config(name) for name in (*NAMES, "all")}
-EVERY = [pytest.param(name, marks=() if name in NAMES else pytest.mark.slow) for name in CONFIGS]
+NAMES = ("dual", pytest.param("single", marks=pytest.mark.slow))
+CONFIGS = {name: config(name) for name in ("dual", "single", "all")}
+EVERY = (*NAMES, pytest.param("all", marks=pytest.mark.slow))
 
 
 class Seen(NamedTuple):
@@ -57,8 +57,8 @@ class Seen(NamedTuple):
 class Driven(wiring.Component):
     """The array between streams: commands, the host's data, faults."""
 
-    def __init__(self, pim):
-        self.pim = pim
+    def __init__(self, pim, library="pim"):
+        self.pim, self.library = pim, library
         beat = BankWords.of(SMALL, pim).beat_bits
         super().__init__({
             "i": In(stream.Signature(command_layout(SMALL, pim).size)),
@@ -67,12 +67,38 @@ class Driven(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.dut = dut = BankArray(SMALL, self.pim, library="pim")
+        m.submodules.dut = dut = BankArray(SMALL, self.pim, library=self.library)
         for name in ("i", "i_data"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(dut, name))
         for name in ("o_data", "o_fault"):
             wiring.connect(m, getattr(dut, name), wiring.flipped(getattr(self, name)))
         return m
+
+
+def runner(simulation, pim):
+    """Return what runs commands through the array of `pim`."""
+    layout, faults = command_layout(SMALL, pim), fault_layout(SMALL, pim)
+
+    def run(commands, until=0, beats=0):
+        """Return the faults after (cycle, name, bank, fields) `commands`, and the log."""
+        payloads = [CASES.packed(layout, {
+            "command": PIM_COMMANDS.index(c[1]), "bank": c[2], **(c[3] if c[3:] else {})})
+            for c in commands]
+        end = max(until, commands[-1][0] + 2 if commands else 0)
+        log = simulation.run(
+            {"i": (CASES.words(payloads, layout.size), np.array([c[0] for c in commands])),
+             "i_data": (np.arange(2 * beats, dtype=np.uint32).reshape(beats, 2),
+                        np.zeros(beats))},
+            {"o_data": np.zeros(1000), "o_fault": np.array([end - 1])},
+            max_cycles=end, complete=False)
+        assert log["i"].cycles.tolist() == [c[0] for c in commands]
+        codes = [sum(int(w) << 32 * k for k, w in enumerate(row))
+                 for row in log["o_fault"].words]
+        seen = [Seen(*(getattr(faults.from_bits(code), n) for n in Seen._fields))
+                for code in codes]
+        return (seen[0] if seen else None), log
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -83,30 +109,9 @@ def driven():
     def of(name):
         pim = CONFIGS[name]
         if name not in made:
-            made[name] = StreamSimulation(Driven(pim), merge_wires=False, parts=[
-                ("pim_cells", BankCells(SMALL, pim))])
-        layout, faults = command_layout(SMALL, pim), fault_layout(SMALL, pim)
-
-        def run(commands, until=0, beats=0):
-            """Return the faults after (cycle, name, bank, fields) `commands`, and the log."""
-            payloads = [CASES.packed(layout, {
-                "command": PIM_COMMANDS.index(c[1]), "bank": c[2], **(c[3] if c[3:] else {})})
-                for c in commands]
-            end = max(until, commands[-1][0] + 2 if commands else 0)
-            log = made[name].run(
-                {"i": (CASES.words(payloads, layout.size), np.array([c[0] for c in commands])),
-                 "i_data": (np.arange(2 * beats, dtype=np.uint32).reshape(beats, 2),
-                            np.zeros(beats))},
-                {"o_data": np.zeros(1000), "o_fault": np.array([end - 1])},
-                max_cycles=end, complete=False)
-            assert log["i"].cycles.tolist() == [c[0] for c in commands]
-            codes = [sum(int(w) << 32 * k for k, w in enumerate(row))
-                     for row in log["o_fault"].words]
-            seen = [Seen(*(getattr(faults.from_bits(code), n) for n in Seen._fields))
-                    for code in codes]
-            return (seen[0] if seen else None), log
-
-        return run
+            made[name] = runner(StreamSimulation(Driven(pim), merge_wires=False, parts=[
+                ("pim_cells", BankCells(SMALL, pim))]), pim)
+        return made[name]
 
     return of
 
