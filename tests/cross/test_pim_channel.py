@@ -47,7 +47,9 @@ CONFIGS = {
     "blocked": config(2, "int8", host="blocked", admission="exact"),
     "all": config(2, "int8", precharge="all", activate="all", activate_window=False),
 }
-WIDE = replace(CASES.SMALL, ranks=2), replace(CASES.DUAL, unit=replace(CASES.DUAL.unit, lanes=16))
+# Eight banks in two ranks, columns of 16 lanes.
+WIDE = replace(CASES.SMALL, bus_bits=64), replace(
+    CASES.DUAL, buffer_bytes=128, unit=replace(CASES.DUAL.unit, lanes=16, format="int8"))
 EVERY = [pytest.param(name, marks=() if name in ("dual", "single") else pytest.mark.slow)
          for name in CONFIGS]
 

@@ -39,7 +39,7 @@ TWO = replace(HBM2, ranks=1, bank_groups=1, banks_per_group=2, rows=2, columns=8
 ONE = replace(TWO, columns_per_cycle=2)
 PIM = PimConfig(unit=BankUnitConfig(lanes=2, format="int8"), buffer_bytes=8, gwrite_cycles=24,
                 dot_cycles=2, host_entries=2)
-DEPTH = 3
+DEPTH = 2
 COLUMNS = [(0x7F80, 0x8081, 1, 0), (0x1234, 0x0FF1, 0, 1), (0x8080, 0x8080, 1, 1),
            (0x0102, 0x0304, 1, 1)]
 
