@@ -2,6 +2,7 @@
 """The channel's controller and the bank unit become Verilog; what their parts keep and forget."""
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ from amaranth.sim import Simulator
 from pydantic import TypeAdapter
 
 import machine.dram as dram
+from hw import yosys
 from hw.pim import PimController
+from hw.pim_banks import BankCells
 from hw.pim_queue import HostWindow
 from hw.pim_timers import NUMBER, ActivateWindow, Deadlines, Timers
 from hw.pim_unit import BankUnit
@@ -51,6 +54,16 @@ def test_verilog_is_emitted_with_its_ports(tmp_path, make, name):
     assert texts[0] == texts[1]
     assert f"module {name}(" in texts[0]
     assert "attribute" not in texts[0] and "src =" not in texts[0]
+
+
+@pytest.mark.synth
+@pytest.mark.parametrize("lanes", [4, 16])  # columns narrower than a beat, and wider
+def test_the_cells_of_a_bank_are_block_ram(tmp_path, lanes):
+    pim = replace(PIM, unit=BankUnitConfig(format="int8", lanes=lanes))
+    emit(BankCells(replace(TINY, rows=256, bus_bits=32), pim), "pim_cells", tmp_path)
+    script = "read_verilog pim_cells.v\nsynth_ecp5 -top pim_cells\nstat\n"
+    cells = set(re.findall(r"^ +\d+ +([A-Z0-9_]+)$", yosys.run(script, tmp_path), re.MULTILINE))
+    assert "DP16KD" in cells and "TRELLIS_DPR16X4" not in cells
 
 
 def test_the_fifth_activate_waits_for_the_window_of_the_first():
