@@ -45,7 +45,7 @@ async def results_and_cycles_are_those_of_a_row_of_registers(dut, seed):
     matrix, vector = (unit.codes(cfg.format, (count, cfg.lanes), rng) for _ in range(2))
     first, last = unit.ends(count, rng)
     offered = np.cumsum(rng.integers(0, 4, count) * (rng.random(count) < 0.4))
-    ready = np.cumsum(rng.integers(0, 12, last.sum()) * (rng.random(last.sum()) < 0.6))
+    ready = np.cumsum(rng.integers(0, 24, last.sum()) * (rng.random(last.sum()) < 0.6))
     await start(dut, ["i"], ["o"])
     driver, monitor = Driver(dut, "i"), Monitor(dut, "o")
     await Combine(

@@ -63,7 +63,7 @@ def check_unit(simulation: MutantSimulation) -> None:
         matrix, vector = (units.codes("int8", (count, UNIT.lanes), rng) for _ in range(2))
         first, last = units.ends(count, rng)
         offered = np.cumsum(rng.integers(0, 4, count) * (rng.random(count) < 0.4))
-        ready = np.cumsum(rng.integers(0, 12, last.sum()) * (rng.random(last.sum()) < 0.6))
+        ready = np.cumsum(rng.integers(0, 24, last.sum()) * (rng.random(last.sum()) < 0.6))
         log = simulation.run(
             {"i": (units.words(units.beats(UNIT, matrix, vector, first, last), width), offered)},
             {"o": ready}, max_cycles=5000)

@@ -148,7 +148,7 @@ def test_stalls_at_both_ends_move_cycles_as_a_row_of_registers_and_no_bit(compil
     matrix, vector = (codes("float16", (count, cfg.lanes), rng) for _ in range(2))
     first, last = ends(count, rng)
     offered = np.cumsum(rng.integers(0, 4, count) * (rng.random(count) < 0.4))
-    ready = np.cumsum(rng.integers(0, 12, last.sum()) * (rng.random(last.sum()) < 0.6))
+    ready = np.cumsum(rng.integers(0, 24, last.sum()) * (rng.random(last.sum()) < 0.6))
     payloads = words(beats(cfg, matrix, vector, first, last), column_layout(cfg).size)
     log = simulation.run({"i": (payloads, offered)}, {"o": ready})
     assert log["o"].words[:, 0].tolist() == golden("float16", matrix, vector, first, last)
