@@ -35,18 +35,20 @@ NOTHING, NEW_HIT, NEW_ROW, NEW_RIVAL = range(4)
 # Constants k. Bank >> RANK_BITS is its rank. AT_*: where a part of x begins. FIELDS is (lowest bit,
 # mask) of row, rank, group, bank and column. RUN_STEP, for RD and for WR: the cycles between such
 # commands to one row, or 0 if `_run_row` does not know the rules; RUN_WIDE: whether none to another
-# bank may come sooner. RULE_START: for each command where the rules that count from it begin. Of a
+# bank may come sooner; RUN_DEAF: whether none of the other kind may come as soon. RULE_START: for each command where the rules that count from it begin. Of a
 # rule on a bank, its group or its rank, the number of which is the bank's >> SHIFT, FLIP makes
 # another rank of the rank; TIMER is the timer in x of the first of them, for the command before.
 (
     CHANNELS, RANKS, BANKS, GROUPS, RANK_BITS, GROUP_BITS, PORTS, DEPTH, QUEUE, OVERTAKES,
     SHARED_BUS, SHORTCUTS, REFRESHES, BURST_CYCLES, BURST_BITS, CL, CWL, RFC, REFI,
     ACT_WINDOW, ACT_WINDOW_CYCLES, CHANNEL_LOW, CHANNEL_BITS,
-    AT_TIMER, AT_ROW, AT_BANK, AT_USED, AT_LEFT, AT_RANK, AT_QUEUE, AT_LANE, WIDTH, FIELDS,
-) = range(33)  # fmt: skip
+    AT_TIMER, AT_ROW, AT_BANK, AT_HITTING, AT_WAITING, AT_LEFT, AT_RANK, AT_QUEUE, AT_LANE, WIDTH,
+    FIELDS,
+) = range(34)  # fmt: skip
 RUN_STEP = FIELDS + 10
 RUN_WIDE = RUN_STEP + 2
-RULE_START = RUN_WIDE + 2
+RUN_DEAF = RUN_WIDE + 2
+RULE_START = RUN_DEAF + 2
 CONSTANTS = RULE_START + COMMANDS + 1
 RULE_SHIFT, RULE_FLIP, RULE_TIMER, RULE_CYCLES, RULE = range(5)
 
@@ -55,27 +57,29 @@ RULE_SHIFT, RULE_FLIP, RULE_TIMER, RULE_CYCLES, RULE = range(5)
 # LEADER: the channel simulated in this one's place; MEMBERS: how many it stands for; AFTER: the
 # next leader, or -1. PICK_*: the next command, chosen ahead and kept until it is issued; PLACE is
 # its request or its rank. RUN: the pick is a hit and those that follow it in its row may be served
-# ahead, as `_run_row` says. No row command comes before RUN_ROW, RUN_ROWS requests ask for one,
-# RUN_OPENER is one of them; no refresh comes before RUN_DUE; no hit of another bank has kept
-# others waiting since before RUN_RIVAL, none is older than RUN_AGE. USED: banks with requests.
+# ahead, as `_run_row` says. No row command comes before RUN_ROW, whether there is a run or not; no
+# refresh comes before RUN_DUE; no hit of another bank has kept others waiting since before
+# RUN_RIVAL, none is older than RUN_AGE. HITTING: how many banks have a
+# hit; WAITING: how many have an oldest request that is none.
 (
     NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, OFFERED, HEAD, TAIL, FREE, COUNT, AGE, PASSED, TURN,
-    BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS, AFTER, USED,
+    BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS, AFTER, HITTING, WAITING,
     PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_AGE, PICK_PLACE,
-    RUN, RUN_ROW, RUN_ROWS, RUN_OPENER, RUN_DUE, RUN_RIVAL, RUN_AGE,
-) = range(34)  # fmt: skip
+    RUN, RUN_ROW, RUN_DUE, RUN_RIVAL, RUN_AGE,
+) = range(33)  # fmt: skip
 # Counters; those from BUSY on are classes of cycles and sum to the total.
 (
     ACTIVATES, READS, WRITES, PRECHARGES, REFRESHED, HITS, MISSES, CONFLICTS, ACTIVE,
     BUSY, IDLE, REFRESH, ROW_MISS, TURNAROUND, LATE, SPACING,
-) = range(34, 50)  # fmt: skip
+) = range(33, 49)  # fmt: skip
 # Then a timer for each bank, group, rank and the channel: the earliest cycle of each command.
 # A row for each bank: the open one, or -1. The requests of each bank: the oldest and the youngest,
 # the oldest RD and WR that hit the open row, and when the oldest to another row arrived, or NEVER;
-# and its place in the list of banks with requests, which follows. Then how many bursts of each
-# transfer are still to be issued here. A rank: the last activates are a ring behind it.
-STATE = 50
-B_HEAD, B_TAIL, B_READ, B_WRITE, B_RIVAL, B_USED, B_WIDTH = range(7)
+# and its places, from 1, in the lists that follow: of the banks with hits, and of those whose
+# oldest request waits for its row. Then how many bursts of each transfer are still to be issued
+# here. A rank: the last activates are a ring behind it.
+STATE = 49
+B_HEAD, B_TAIL, B_READ, B_WRITE, B_RIVAL, B_HITTING, B_WAITING, B_WIDTH = range(8)
 DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
 # A request. OPENED: 0 its row was open, 1 it opened it, 2 it closed another first. AFTER: the next
 # of its bank.
@@ -225,6 +229,43 @@ def _due(k, x, bank):
     return x[k[AT_RANK] + (bank >> k[RANK_BITS]) * (ACTS + k[ACT_WINDOW]) + DUE]
 
 
+@njit(cache=True, inline="always")
+def _enlist(x, first, count, bank, own):
+    """Put `bank`, whose place is to be in the cell `own`, into the list that begins at `first`."""
+    x[first + x[count]] = bank
+    x[count] += 1
+    x[own] = x[count]
+
+
+@njit(cache=True, inline="always")
+def _delist(k, x, first, count, own, field):
+    """Take the bank whose place is in the cell `own`, its `field`, out of the list at `first`."""
+    x[count] -= 1
+    last, place = x[first + x[count]], x[own]
+    x[first + place - 1] = last
+    x[k[AT_BANK] + last * B_WIDTH + field] = place
+    x[own] = 0
+
+
+@njit(void(_P, _P, int64), cache=True)
+def _relist(k, x, bank):
+    """Let the lists of banks that hit and that wait for a row have `bank`, if it belongs there."""
+    at = k[AT_BANK] + bank * B_WIDTH
+    head, read, write = x[at + B_HEAD], x[at + B_READ], x[at + B_WRITE]
+    if (read | write != 0) != (x[at + B_HITTING] != 0):
+        if x[at + B_HITTING]:
+            _delist(k, x, k[AT_HITTING], HITTING, at + B_HITTING, B_HITTING)
+        else:
+            _enlist(x, k[AT_HITTING], HITTING, bank, at + B_HITTING)
+    waits = head != 0 and head != read and head != write
+    if waits != (x[at + B_WAITING] != 0):
+        if waits:
+            _enlist(x, k[AT_WAITING], WAITING, bank, at + B_WAITING)
+            x[RUN_ROW] = 0
+        else:
+            _delist(k, x, k[AT_WAITING], WAITING, at + B_WAITING, B_WAITING)
+
+
 @njit(void(_P, _P, int64, int64, int64, int64, int64), cache=True)
 def _offer(k, x, command, bank, rival, place, time):
     """Keep the command that the request at `place` asks for, if it goes before the one picked.
@@ -278,57 +319,63 @@ def _pick_hit(k, x):
     A bank offers its oldest hit of either kind.
     """
     best, best_rival, best_age, chosen, kinds = NEVER, NEVER, NEVER, 0, 0
-    others_rival, others_age = NEVER, NEVER
-    barred, head = x[PASSED] >= k[OVERTAKES], x[HEAD]
+    x[RUN], x[RUN_RIVAL], x[RUN_AGE] = 0, NEVER, NEVER
+    barred, head, first = x[PASSED] >= k[OVERTAKES], x[HEAD], k[AT_HITTING]
     channel = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
     bus = max(x[COLUMN_BUS], x[NOW])
-    for n in range(k[AT_USED], k[AT_USED] + x[USED]):
-        bank = x[n]
-        at = k[AT_BANK] + bank * B_WIDTH
-        for kind in range(RD, WR + 1):
+    for kind in range(RD, WR + 1):
+        mine, mine_rival, mine_age, its = NEVER, NEVER, NEVER, 0
+        others_rival, others_age = NEVER, NEVER
+        floor = max(bus, x[channel + kind])
+        for n in range(first, first + x[HITTING]):
+            bank = x[n]
+            at = k[AT_BANK] + bank * B_WIDTH
             place = x[at + B_READ + kind - RD]
             if place == 0:
                 continue
             kinds |= kind - RD + 1
             rival, age = x[at + B_RIVAL], x[place + Q_AGE]
-            time = _legal(k, x, kind, bank, max(bus, x[channel + kind]))
+            time = _legal(k, x, kind, bank, floor)
             late = (barred and place != head) or time >= _due(k, x, bank)
-            if not late and _first(time, rival, age, best, best_rival, best_age):
-                time, best = best, time
-                rival, best_rival = best_rival, rival
-                age, best_age = best_age, age
-                chosen = place
+            if not late and _first(time, rival, age, mine, mine_rival, mine_age):
+                time, mine = mine, time
+                rival, mine_rival = mine_rival, rival
+                age, mine_age = mine_age, age
+                its = place
             others_rival, others_age = min(others_rival, rival), min(others_age, age)
-    x[RUN], x[RUN_RIVAL], x[RUN_AGE] = 0, others_rival, others_age
+        if its and _first(mine, mine_rival, mine_age, best, best_rival, best_age):
+            best, best_rival, best_age, chosen = mine, mine_rival, mine_age, its
+            x[RUN_RIVAL], x[RUN_AGE] = others_rival, others_age
     x[PICK_TIME], x[PICK_RIVAL], x[PICK_AGE], x[PICK_PLACE] = best, best_rival, best_age, chosen
     x[PICK_CLASS] = BY_COLUMN if chosen else BY_ROW
-    if k[SHORTCUTS] and chosen and kinds < 3:
-        step = RUN_STEP + kinds - 1
-        x[RUN] = k[step] > 0 and (k[step + RUN_WIDE - RUN_STEP] or others_age == NEVER)
+    if k[SHORTCUTS] and chosen:
+        step = RUN_STEP + x[chosen + Q_KIND] - RD
+        if k[step] > 0 and (kinds < 3 or k[step + RUN_DEAF - RUN_STEP]):
+            x[RUN] = k[step + RUN_WIDE - RUN_STEP] != 0 or x[RUN_AGE] == NEVER
 
 
 @njit(void(_P, _P), cache=True)
 def _pick_row(k, x):
-    """Offer the row command of each bank whose oldest request is no hit; note them for a run."""
-    soonest, count, opener = NEVER, 0, 0
+    """Offer the row command of each bank whose oldest request is no hit; note the soonest."""
+    soonest, near, limit, first = NEVER, -1, 0, k[AT_WAITING]
     channel = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
     bus = max(x[ROW_BUS], x[NOW])
-    for n in range(k[AT_USED], k[AT_USED] + x[USED]):
+    for n in range(first, first + x[WAITING]):
         bank = x[n]
-        at = k[AT_BANK] + bank * B_WIDTH
-        head = x[at + B_HEAD]
-        if head == x[at + B_READ] or head == x[at + B_WRITE]:
-            continue
         if x[k[AT_ROW] + bank] < 0:
-            time, command = _legal(k, x, ACT, bank, max(bus, x[channel + ACT])), ACT
-            ring = k[AT_RANK] + (bank >> k[RANK_BITS]) * (ACTS + k[ACT_WINDOW])
-            time = max(time, x[ring + ACTS + x[ring + ACT_HEAD]] + k[ACT_WINDOW_CYCLES])
+            command, rank = ACT, bank >> k[RANK_BITS]
+            if rank != near:
+                ring = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
+                limit = x[ring + ACTS + x[ring + ACT_HEAD]] + k[ACT_WINDOW_CYCLES]
+                limit = max(limit, max(bus, x[channel + ACT]))
+                near = rank
+            time = _legal(k, x, ACT, bank, limit)
         else:
             time, command = _legal(k, x, PRE, bank, max(bus, x[channel + PRE])), PRE
-        soonest, opener, count = min(soonest, time), head, count + 1
+        soonest = min(soonest, time)
         if time <= x[PICK_TIME]:
-            _offer(k, x, command, bank, NEVER, head, time)
-    x[RUN_ROW], x[RUN_ROWS], x[RUN_OPENER] = soonest, count, opener
+            _offer(k, x, command, bank, NEVER, x[k[AT_BANK] + bank * B_WIDTH + B_HEAD], time)
+    x[RUN_ROW] = soonest
 
 
 @njit(void(_P, _P), cache=True)
@@ -352,7 +399,8 @@ def _pick(k, x):
     """Choose among refresh and all requests, and note whether a run may follow."""
     x[PICK_KNOWN], x[RUN_DUE] = 1, NEVER
     _pick_hit(k, x)
-    _pick_row(k, x)
+    if x[RUN_ROW] < x[PICK_TIME] or not k[SHORTCUTS]:  # of equals the hit goes first
+        _pick_row(k, x)
     if k[REFRESHES]:
         _pick_refresh(k, x)
     x[RUN] = x[RUN] and x[PICK_CLASS] == BY_COLUMN
@@ -435,9 +483,7 @@ def _enqueue(k, x, place, bank, row, kind, now):
     x[COUNT] += 1
     alone = x[at + B_HEAD] == 0
     if alone:
-        x[at + B_HEAD], x[at + B_USED] = place, x[USED]
-        x[k[AT_USED] + x[USED]] = bank
-        x[USED] += 1
+        x[at + B_HEAD] = place
     else:
         x[x[at + B_TAIL] + Q_AFTER] = place
     x[at + B_TAIL] = place
@@ -446,10 +492,14 @@ def _enqueue(k, x, place, bank, row, kind, now):
         if x[hit]:
             return NOTHING
         x[hit] = place
+        if x[at + B_HITTING] == 0:
+            _enlist(x, k[AT_HITTING], HITTING, bank, at + B_HITTING)
         return NEW_HIT
+    if alone:
+        _enlist(x, k[AT_WAITING], WAITING, bank, at + B_WAITING)
     if x[at + B_RIVAL] == NEVER:
         x[at + B_RIVAL] = now
-        if x[at + B_READ] or x[at + B_WRITE]:
+        if x[at + B_HITTING]:
             return NEW_RIVAL
     return NEW_ROW if alone else NOTHING
 
@@ -501,15 +551,17 @@ def _reconsider(k, x, added):
     else:
         rival = x[k[AT_BANK] + bank * B_WIDTH + B_RIVAL]
         if x[RUN]:
-            _note_other(x, rival, x[place + Q_AGE])
             kind = x[x[PICK_PLACE] + Q_KIND]
-            x[RUN] = command == kind and k[RUN_WIDE + kind - RD]
+            if command != kind:
+                x[RUN] = k[RUN_DEAF + kind - RD]
+            else:
+                _note_other(x, rival, x[place + Q_AGE])
+                x[RUN] = k[RUN_WIDE + kind - RD]
         if place != x[HEAD] and x[PASSED] >= k[OVERTAKES]:
             return
     time = max(_ready_at(k, x, command, bank), x[NOW])
     if added == NEW_ROW:
-        x[RUN_ROW], x[RUN_OPENER] = min(x[RUN_ROW], time), place
-        x[RUN_ROWS] += 1
+        x[RUN_ROW] = min(x[RUN_ROW], time)
     _offer(k, x, command, bank, rival, place, time)
     x[RUN] = x[RUN] and x[PICK_PLACE] != place
 
@@ -562,14 +614,11 @@ def _leave(k, x, place, bank, row, kind):
         x[before + Q_AFTER] = after
     if after == 0:
         x[at + B_TAIL] = before
-    if x[at + B_HEAD] == 0:
-        x[USED] -= 1
-        last = x[k[AT_USED] + x[USED]]
-        x[k[AT_USED] + x[at + B_USED]] = last
-        x[k[AT_BANK] + last * B_WIDTH + B_USED] = x[at + B_USED]
     while after and (x[after + Q_ROW] != row or x[after + Q_KIND] != kind):
         after = x[after + Q_AFTER]
     x[at + B_READ + kind - RD] = after
+    if after == 0 or x[at + B_HEAD] != after:
+        _relist(k, x, bank)
 
     older, younger = x[place + Q_PREVIOUS], x[place + Q_NEXT]
     if x[HEAD] == place:
@@ -634,6 +683,7 @@ def _find_hits(k, x, bank, row):
         elif x[hit] == 0:
             x[hit] = place
         place = x[place + Q_AFTER]
+    _relist(k, x, bank)
 
 
 @njit(void(_P, _P, int64, int64), cache=True)
@@ -641,7 +691,9 @@ def _forget_hits(k, x, first, last):
     """Note that nothing hits the banks from `first` to before `last`, which are being closed."""
     for bank in range(first, last):
         at = k[AT_BANK] + bank * B_WIDTH
-        x[at + B_READ] = x[at + B_WRITE] = 0
+        if x[at + B_HITTING]:
+            x[at + B_READ] = x[at + B_WRITE] = 0
+            _relist(k, x, bank)
 
 
 @njit(int64(_P, _P, int64, int64), cache=True)
@@ -664,7 +716,7 @@ def _stays_run(k, x, kind, bank):
     """Note what is new in another bank than the run's; return whether the run may go on."""
     at = k[AT_BANK] + bank * B_WIDTH
     place = x[at + B_READ + kind - RD]
-    if x[at + B_READ + WR - kind]:
+    if x[at + B_READ + WR - kind] and not k[RUN_DEAF + kind - RD]:
         return False
     if place:
         _note_other(x, x[at + B_RIVAL], x[place + Q_AGE])
@@ -673,20 +725,23 @@ def _stays_run(k, x, kind, bank):
 
 @njit(boolean(_P, _P, int64, int64, int64), cache=True)
 def _open_ahead(k, x, kind, bank, now):
-    """Issue, amid a run in `bank`, the row command of the only request that asks for one.
+    """Issue, amid a run in `bank`, the row command of another bank that may go now, if any.
 
     Returns whether the run may go on.
     """
-    place = x[RUN_OPENER]
-    other = x[place + Q_BANK]
-    if x[RUN_ROWS] > 1 or other == bank:
-        return False
-    x[NOW] = now
-    if _change_row(k, x, place, now) == ACT:
-        x[RUN_ROW], x[RUN_ROWS] = NEVER, 0
-        return _stays_run(k, x, kind, other)
-    x[RUN_ROW] = max(_ready_at(k, x, ACT, other), now)
-    return True
+    best, best_age, place = NEVER, NEVER, 0
+    for n in range(k[AT_WAITING], k[AT_WAITING] + x[WAITING]):
+        if x[n] != bank:
+            head = x[k[AT_BANK] + x[n] * B_WIDTH + B_HEAD]
+            command = ACT if x[k[AT_ROW] + x[n]] < 0 else PRE
+            time, age = max(_ready_at(k, x, command, x[n]), now), x[head + Q_AGE]
+            if time < best or (time == best and age < best_age):
+                best, best_age, place = time, age, head
+    x[RUN_ROW] = best
+    if best > now:
+        return True
+    x[NOW], x[RUN_ROW] = now, now + 1
+    return _change_row(k, x, place, now) == PRE or _stays_run(k, x, kind, x[place + Q_BANK])
 
 
 @njit(boolean(_P, _P, int64, int64, int64), cache=True)
@@ -699,11 +754,10 @@ def _accept_ahead(k, x, kind, bank, added):
     if added == NEW_ROW:
         command = ACT if x[k[AT_ROW] + other] < 0 else PRE
         time = max(_ready_at(k, x, command, other), x[NOW])
-        x[RUN_ROW], x[RUN_OPENER] = min(x[RUN_ROW], time), place
-        x[RUN_ROWS] += 1
+        x[RUN_ROW] = min(x[RUN_ROW], time)
         return True
     if other == bank:
-        return x[place + Q_KIND] == kind or added == NEW_RIVAL
+        return x[place + Q_KIND] == kind or added == NEW_RIVAL or k[RUN_DEAF + kind - RD] != 0
     return _stays_run(k, x, kind, other)
 
 
@@ -716,13 +770,14 @@ def _run_row(k, x, m, listed, started, horizon):
 
     - it hits the row at which the last command went, with the same command: every timer but those
       that the last command started is past, so it is legal RUN_STEP cycles after it;
+    - no hit of the other kind is legal as soon (RUN_DEAF) or there is none;
     - no hit of another bank is legal sooner (RUN_WIDE) or there is none; of those legal with it,
       none has a row that has kept others waiting longer, and none is older unless it has a row
       that has done so less long; the oldest request has not been overtaken too often;
     - requests that come on the way come when they would, and go into these conditions;
-    - a row command goes when it would: its own rules do not know the run's column commands, nor
-      theirs it, as it is not to their bank (checked with RUN_STEP); it waits for a shared bus. If
-      several requests ask for one, or one to the run's bank does, the run ends where one may go;
+    - a row command to another bank goes when it would: its own rules do not know the run's column
+      commands, nor theirs it (checked with RUN_STEP); it waits for a shared bus. One to the run's
+      own bank may not go between two of them (checked too);
     - no refresh is due, no transfer ended here, and the horizon is not reached.
 
     Of the timers only those started by the last command count: the earlier ones' are all sooner.
@@ -764,6 +819,8 @@ def _run_row(k, x, m, listed, started, horizon):
         _leave(k, x, place, bank, row, kind)
     _start_timers(k, x, kind, bank, last)
     _hold_bus(k, x, kind, last)
+    if x[rival] < NEVER:
+        x[RUN_ROW] = 0  # the own bank's was not looked at
     return horizon
 
 
@@ -778,6 +835,7 @@ def _act(k, x, m, trace, now):
         command, bank = (PREA if x[at + OPEN] > 0 else REF), place << k[RANK_BITS]
         _issue(k, x, command, bank, row, now)
         _forget_hits(k, x, bank, (place + 1) << k[RANK_BITS])
+        x[RUN_ROW] = 0
     else:
         bank, row = x[place + Q_BANK], x[place + Q_ROW]
         if group != BY_ROW:

@@ -15,8 +15,9 @@ def constants(cfg: DramConfig, *, ports: int, depth: int, shortcuts: bool) -> np
     groups = cfg.ranks * cfg.bank_groups
     at_row = at.STATE + (cfg.banks + groups + cfg.ranks + 1) * len(COMMANDS)
     at_bank = at_row + cfg.banks
-    at_used = at_bank + cfg.banks * at.B_WIDTH
-    at_left = at_used + cfg.banks
+    at_hitting = at_bank + cfg.banks * at.B_WIDTH
+    at_waiting = at_hitting + cfg.banks
+    at_left = at_waiting + cfg.banks
     at_rank = at_left + ports * depth
     at_queue = at_rank + cfg.ranks * (at.ACTS + window.nth)
     at_lane = at_queue + cfg.queue_entries * at.Q_WIDTH
@@ -47,7 +48,8 @@ def constants(cfg: DramConfig, *, ports: int, depth: int, shortcuts: bool) -> np
         at.AT_TIMER: at.STATE,
         at.AT_ROW: at_row,
         at.AT_BANK: at_bank,
-        at.AT_USED: at_used,
+        at.AT_HITTING: at_hitting,
+        at.AT_WAITING: at_waiting,
         at.AT_LEFT: at_left,
         at.AT_RANK: at_rank,
         at.AT_QUEUE: at_queue,
@@ -74,17 +76,19 @@ def _local_fields(cfg: DramConfig) -> list[int]:
 
 
 def _runs(cfg: DramConfig) -> list[int]:
-    """Return, for RD and for WR, the pace of a run in a row, or 0; then if it is the fastest.
+    """Return, for RD and for WR, the pace of a run in a row, or 0; if it is the fastest; if deaf.
 
     A run needs that it and other banks' row commands do not know each other, and no rule between
     two of its commands that holds for their bank alone: accounting would call that gap a row miss.
     Its own row cannot be closed between two of them: a request to another row may become its bank's
     oldest on the way, and would have it closed.
-    It is the fastest if the channel alone allows no other pace.
+    It is the fastest if the channel alone allows no other pace. It is deaf if the other kind of
+    command may go to no bank as soon as the next of the run.
     """
-    steps, wide = [], []
-    for kind in ("RD", "WR"):
-        same, known, closes = [], True, 0
+    steps, wide, deaf = [], [], []
+    whole = {"channel", "rank"} if cfg.ranks == 1 else {"channel"}
+    for kind, other in (("RD", "WR"), ("WR", "RD")):
+        same, known, closes, turns = [], True, 0, 0
         for rule in rules(cfg):
             pair = {rule.after, rule.before}
             if rule.after == rule.before == kind:
@@ -94,11 +98,14 @@ def _runs(cfg: DramConfig) -> list[int]:
                 known &= rule.scope == "bank"
                 if (rule.after, rule.before) == (kind, "PRE"):
                     closes = max(closes, rule.gap_cycles(cfg))
+            elif (rule.after, rule.before) == (kind, other) and rule.scope in whole:
+                turns = max(turns, rule.gap_cycles(cfg) if rule.nth == 1 else 0)
         step = max([1, *(gap for scope, gap in same if scope != "other_ranks")])
         least = max([1, *(gap for scope, gap in same if scope == "channel")])
         steps.append(step if known and closes >= step else 0)
         wide.append(int(step == least))
-    return [*steps, *wide]
+        deaf.append(int(turns > step))
+    return [*steps, *wide, *deaf]
 
 
 def _rules_by_command(cfg: DramConfig, groups: int) -> list[int]:
@@ -138,7 +145,7 @@ def fresh_state(cfg: DramConfig, k: np.ndarray) -> np.ndarray:
     channels = cfg.channels
     state = np.zeros((channels, k[at.WIDTH]), np.int64)
     state[:, k[at.AT_ROW] : k[at.AT_BANK]] = -1
-    state[:, k[at.AT_BANK] + at.B_RIVAL : k[at.AT_USED] : at.B_WIDTH] = at.NEVER
+    state[:, k[at.AT_BANK] + at.B_RIVAL : k[at.AT_HITTING] : at.B_WIDTH] = at.NEVER
     places = np.arange(k[at.AT_QUEUE], k[at.AT_LANE], at.Q_WIDTH)
     state[:, at.FREE] = places[0]
     state[:, places[:-1] + at.Q_NEXT] = places[1:]
