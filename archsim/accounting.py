@@ -38,6 +38,7 @@ CLASSES = (
     "row_miss", "pim_conflict", "turnaround", "refresh", "mode_switch", "memory_wait", "fill",
     "drain", "control", "token_wait", "unused", "halted",
 )
+FIRST_STATE = CLASSES.index("control")  # from here on they are states of the unit's queue
 # The classes between the boundaries of a part; a receiver waits first, the others last.
 PARTS = (
     "memory_wait", "fill", "busy", "bank_conflict", "port_conflict", "port_bound", "memory_wait",
@@ -52,16 +53,20 @@ def uncovered(covered: np.ndarray, added: np.ndarray) -> tuple[int, np.ndarray]:
     disjoint and ascending.
     """
     before = int((covered[:, 1] - covered[:, 0]).sum()) if len(covered) else 0
-    both = np.concatenate([covered, added[added[:, 1] > added[:, 0]]])
-    if len(both) == 0:
-        return 0, both
-    both = both[np.argsort(both[:, 0], kind="stable")]
-    ends = np.maximum.accumulate(both[:, 1])
-    opens = np.ones(len(both), bool)
-    opens[1:] = both[1:, 0] > ends[:-1]
+    added = added[added[:, 1] > added[:, 0]]
+    low = np.concatenate([covered[:, 0], added[:, 0]])
+    high = np.concatenate([covered[:, 1], added[:, 1]])
+    if len(low) == 0:
+        return 0, covered[:0]
+    order = np.argsort(low, kind="stable")
+    low, ends = low[order], np.maximum.accumulate(high[order])
+    opens = np.ones(len(low), bool)
+    np.greater(low[1:], ends[:-1], out=opens[1:])
     first = np.flatnonzero(opens)
-    last = np.append(first[1:], len(both)) - 1
-    union = np.stack([both[first, 0], ends[last]], axis=1)
+    union = np.empty((len(first), 2), np.int64)
+    union[:, 0] = low[first]
+    union[:-1, 1] = ends[first[1:] - 1]
+    union[-1, 1] = ends[-1]
     return int((union[:, 1] - union[:, 0]).sum()) - before, union
 
 
@@ -72,23 +77,29 @@ def classify(
 
     `parts` is int64 [n, 9], the boundaries of each execution on the unit as `PARTS` has them.
     `marks` are the states of its queue, int64 [n, 2]: the tick from which it holds and the number
-    of the class, ascending from 0.
+    of the class, one behind those of `PARTS`; ascending from 0.
     """
-    intervals: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}
-    for place, name in enumerate(PARTS):
-        intervals[name].append(parts[:, place : place + 2])
-    edges = np.append(marks[:, 0], total)
-    spans = np.stack([edges[:-1], edges[1:]], axis=1)
-    for number in set(marks[:, 1].tolist()):
-        intervals[CLASSES[number]].append(spans[marks[:, 1] == number])
-    counts, covered = {}, np.zeros((0, 2), np.int64)
-    for name in CLASSES:
-        added = np.minimum(np.concatenate([covered[:0], *intervals[name]]), total)
-        added = added[added[:, 1] > added[:, 0]]
-        counts[name] = 0
-        if len(added):
-            counts[name], covered = uncovered(covered, added)
+    bounds = np.minimum(parts.T, total)
+    counts, covered = dict.fromkeys(CLASSES, 0), np.zeros((0, 2), np.int64)
+    for name in CLASSES[:FIRST_STATE]:
+        added = [bounds[place : place + 2] for place, part in enumerate(PARTS) if part == name]
+        if added:
+            counts[name], covered = uncovered(covered, np.concatenate(added, axis=1).T)
+    # The queue is in one state at a time: of each span counts what no part covers.
+    edges = np.minimum(np.append(marks[:, 0], total), total)
+    spans = np.diff(edges - _covered_before(covered, edges))
+    state = marks[:, 1].copy()
+    for number in range(FIRST_STATE, len(CLASSES)):
+        counts[CLASSES[number]] = int(spans[state == number].sum())
     return counts
+
+
+def _covered_before(covered: np.ndarray, ticks: np.ndarray) -> np.ndarray:
+    """Return how many ticks before each of `ticks` lie in `covered`, disjoint and ascending."""
+    lengths = np.append(0, np.cumsum(covered[:, 1] - covered[:, 0]))
+    begun = np.searchsorted(covered[:, 0].copy(), ticks, side="right")
+    ends = np.append(np.iinfo(np.int64).min, covered[:, 1])
+    return lengths[begun] - np.maximum(ends[begun] - ticks, 0) * (begun > 0)
 
 
 class OpCycles:
@@ -113,20 +124,24 @@ class OpCycles:
 def _charges(start: np.ndarray, completion: np.ndarray) -> np.ndarray:
     """Return of each interval the ticks that no interval which ends before it holds."""
     order = np.lexsort((start, completion))
-    charges: list[int] = []
-    lows: list[int] = []  # the union of those before, disjoint and ascending
-    highs: list[int] = []
-    for low, high in zip(start[order].tolist(), completion[order].tolist(), strict=True):
-        charge = high - low
-        while highs and highs[-1] >= low:
-            other = lows.pop()
-            charge -= highs.pop() - (other if other > low else low)
-            if other <= low:
-                low = other
-                break
-        charges.append(charge)
-        lows.append(low)
-        highs.append(high)
+    low, high = start[order], completion[order]
+    # In the order of their ends, all before an interval lie in front of the end of the last one:
+    # what is behind that is its own, and what is in front only where they left a gap.
+    before = np.append(low.min(), high[:-1])
+    charges = high - np.maximum(low, before)
+    opens = low > before
+    last_gap = np.maximum.accumulate(np.append(-1, np.where(opens, low, -1)[:-1]))
+    gaps: list[tuple[int, int]] = []
+    for number in np.flatnonzero(opens | (low < last_gap)).tolist():
+        begin = int(low[number])
+        if opens[number]:
+            gaps.append((int(before[number]), begin))
+            continue
+        while gaps and gaps[-1][1] > begin:
+            first, end = gaps.pop()
+            charges[number] += end - max(first, begin)
+            if first < begin:
+                gaps.append((first, begin))
     found = np.zeros(len(order), np.int64)
     found[order] = charges
     return found

@@ -114,22 +114,26 @@ class _Books:
         self._streams = streams
         self._queues = [stream.queue for stream in self._lowered.streams]
         self._book = rows_of(self._cells, c.BOOK)
+        self._book_streams = self._book[:, c.B_STREAM].copy()
         marks = rows_of(self._cells, c.MARK)
         self._marks = marks[marks[:, c.V_CLASS] != c.NONE]
+        self._mark_streams = self._marks[:, c.V_STREAM].copy()
+        self._known_marks: dict[int, np.ndarray] = {}
         self.parts: dict[str, np.ndarray] = {}
         self.rows: dict[str, np.ndarray] = {}
 
     def units(self, chip: int, kind: QueueKind) -> dict[str, dict[str, int]]:
         """Close the books of the units of one kind; equal units are counted once."""
-        mine = [number for number, queue in enumerate(self._queues)
-                if (queue.kind, queue.chip) == (kind, chip)]
-        records = self._book[np.isin(self._book[:, c.B_STREAM], mine)]
+        own = [(queue.kind, queue.chip) == (kind, chip) for queue in self._queues]
+        mine = [number for number, is_own in enumerate(own) if is_own]
+        records = self._book[np.array([*own, False])[self._book_streams]]
+        masks = records[:, c.B_MASK].copy()
         accounts: dict[str, dict[str, int]] = {}
         known: dict[tuple[int, bytes], str] = {}
         for unit in range(self._machine.units(kind)):
             name = f"chip{chip}.{kind.name.lower()}{unit}"
             of = [n for n in mine if any(mask >> unit & 1 for mask in self._lanes(n)[:, c.L_MASK])]
-            on_unit = (records[:, c.B_MASK] >> unit & 1).astype(bool)
+            on_unit = (masks >> unit & 1).astype(bool)
             key = (of[0] if of else c.NONE, on_unit.tobytes())
             first = known.setdefault(key, name)
             if first == name:
@@ -171,8 +175,10 @@ class _Books:
 
     def _of_stream(self, number: int) -> np.ndarray:
         """Return the marks of a stream, (tick, class) a row, from the start on."""
-        marks = self._marks[self._marks[:, c.V_STREAM] == number]
-        return marks[:, [c.V_TICK, c.V_CLASS]]
+        if number not in self._known_marks:
+            marks = self._marks[self._mark_streams == number]
+            self._known_marks[number] = marks[:, [c.V_TICK, c.V_CLASS]]
+        return self._known_marks[number]
 
 
 def _channels(engine: "Engine", chip: int, total: int) -> dict[str, dict[str, int]]:
