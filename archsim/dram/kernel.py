@@ -35,9 +35,10 @@ NOTHING, NEW_HIT, NEW_ROW, NEW_RIVAL = range(4)
 # Constants k. Bank >> RANK_BITS is its rank. AT_*: where a part of x begins. FIELDS is (lowest bit,
 # mask) of row, rank, group, bank and column. RUN_STEP, for RD and for WR: the cycles between such
 # commands to one row, or 0 if `_run_row` does not know the rules; RUN_WIDE: whether none to another
-# bank may come sooner; RUN_DEAF: whether none of the other kind may come as soon. RULE_START: for each command where the rules that count from it begin. Of a
-# rule on a bank, its group or its rank, the number of which is the bank's >> SHIFT, FLIP makes
-# another rank of the rank; TIMER is the timer in x of the first of them, for the command before.
+# bank may come sooner; RUN_DEAF: whether none of the other kind may come as soon. RULE_START: for
+# each command where the rules that count from it begin. Of a rule on a bank, its group or its rank,
+# the number of which is the bank's >> SHIFT, FLIP makes another rank of the rank; TIMER is the
+# timer in x of the first of them, for the command before.
 (
     CHANNELS, RANKS, BANKS, GROUPS, RANK_BITS, GROUP_BITS, PORTS, DEPTH, QUEUE, OVERTAKES,
     SHARED_BUS, SHORTCUTS, REFRESHES, BURST_CYCLES, BURST_BITS, CL, CWL, RFC, REFI,
@@ -433,12 +434,14 @@ def _next_part(k, move, listed, channel, piece):
     Returns the number of the piece after it, its first burst in the channel's own numbers, the one
     after its last, and its command; an empty part when there is none.
     """
-    low = high = kind = 0
-    while piece < move[M_PIECES] and low >= high:
+    low, others = k[CHANNEL_LOW], k[CHANNELS] - 1
+    while piece < move[M_PIECES]:
         first, end, kind = _bounds(k, move, listed, piece)
-        low, high = _below(k, channel, first), _below(k, channel, end)
         piece += 1
-    return piece, low, high, kind
+        chunk = first >> low
+        if ((channel - chunk) & others) <= ((end - 1) >> low) - chunk:
+            return piece, _below(k, channel, first), _below(k, channel, end), kind
+    return piece, 0, 0, 0
 
 
 @njit(void(_P, _P, _P, _P, _P, int64, int64), cache=True)
@@ -906,12 +909,14 @@ def _shares(k, move, listed):
         place = begin.copy()
         for piece in range(move[M_PIECES]):
             first, end, kind = _bounds(k, move, listed, piece)
-            chunk = first >> low
-            for near in range(chunk, min(chunk + channels, ((end - 1) >> low) + 1)):
+            chunk, last = first >> low, (end - 1) >> low
+            for near in range(chunk, min(chunk + channels, last + 1)):
                 channel = near & (channels - 1)
                 if fill:
                     at = place[channel]
-                    parts[at, 0], parts[at, 1] = _below(k, channel, first), _below(k, channel, end)
+                    parts[at, 0] = _below(k, channel, first)
+                    whole = chunk == last
+                    parts[at, 1] = parts[at, 0] + end - first if whole else _below(k, channel, end)
                     parts[at, 2] = kind
                     place[channel] += 1
                 else:
@@ -972,6 +977,11 @@ def _lead(k, s, m, listed, old, new):
 @njit(void(_P, _P, _P, _P, int64), cache=True)
 def _part(k, s, m, listed, i):
     """Part the channels whose bursts of transfer `i` are not their leader's."""
+    follows = False
+    for channel in range(k[CHANNELS]):
+        follows |= _channel(k, s, channel)[LEADER] != channel
+    if not follows:
+        return
     begin, parts = _shares(k, _transfer(m, i), listed)
     before = np.empty(k[CHANNELS], np.int64)
     for channel in range(k[CHANNELS]):
@@ -1206,22 +1216,26 @@ def _catch_up(k, s, m, listed, started, trace, time):
         channel = x[AFTER]
 
 
-@njit(void(_P, _P, _P, _P, int64), cache=True)
-def _count_bursts(k, s, m, listed, i):
+@njit(void(_P, _P, _P, _P, int64, boolean), cache=True)
+def _count_bursts(k, s, m, listed, i, equal):
     """Note how many bursts of transfer `i` each channel has, and how many channels have any."""
     move, low, channels = _transfer(m, i), k[CHANNEL_LOW], k[CHANNELS]
     counts = np.zeros(channels, np.int64)
     for piece in range(move[M_PIECES]):
         first, end, _ = _bounds(k, move, listed, piece)
-        chunk = first >> low
-        for near in range(chunk, min(chunk + channels, ((end - 1) >> low) + 1)):
+        chunk, last = first >> low, (end - 1) >> low
+        if chunk == last:
+            counts[chunk & (channels - 1)] += end - first
+            continue
+        for near in range(chunk, chunk + 1 if equal else min(chunk + channels, last + 1)):
             channel = near & (channels - 1)
             counts[channel] += _below(k, channel, end) - _below(k, channel, first)
     channel = move[M_LEFT] = 0
     while channel >= 0:
         x = _channel(k, s, channel)
-        x[k[AT_LEFT] + i] = counts[channel]
-        if counts[channel] > 0:
+        count = counts[0 if equal else channel]
+        x[k[AT_LEFT] + i] = count
+        if count > 0:
             move[M_LEFT] += x[MEMBERS]
         channel = x[AFTER]
 
@@ -1272,7 +1286,7 @@ def launch(k, s, m, listed, started, credit, port, time, equal):
             _link_leaders(k_, s_)
     started[port] += 1
     m[i, M_FIRST], m[i, M_LAST] = NEVER, 0
-    _count_bursts(k_, s_, m_, listed_, i)
+    _count_bursts(k_, s_, m_, listed_, i, equal)
     _append(k_, m_, i)
     _fill_lanes(k_, s_, m_, listed_, started_, port, i)
     m[i, M_BOUND] = _bound(k_, s_, m_, i)
