@@ -56,30 +56,30 @@ RULE_SHIFT, RULE_FLIP, RULE_TIMER, RULE_CYCLES, RULE = range(5)
 # State x of one channel. Requests, in any place of the queue, are in one list by age from HEAD to
 # TAIL, and free places in another from FREE; place 0 is none. OFFERED: from when a port offers one.
 # LEADER: the channel simulated in this one's place; MEMBERS: how many it stands for; AFTER: the
-# next leader, or -1. PICK_*: the next command, chosen ahead and kept until it is issued; PLACE is
-# its request or its rank. RUN: the pick is a hit and those that follow it in its row may be served
-# ahead, as `_run_row` says. No row command comes before RUN_ROW, whether there is a run or not; no
-# refresh comes before RUN_DUE; no hit of another bank has kept others waiting since before
-# RUN_RIVAL, none is older than RUN_AGE. HITTING: how many banks have a
-# hit; WAITING: how many have an oldest request that is none.
+# next leader, or -1. OPEN_ROWS: a sum over the open rows: where it differs, so do they. HITTING:
+# how many banks have a hit; WAITING: how many an oldest request that is none. PICK_*: the next
+# command, chosen ahead and kept until it is issued; PLACE is its request or its rank. RUN: the pick
+# is a hit and those that follow it in its row may be served ahead, as `_run_row` says. No row
+# command comes before RUN_ROW, whether there is a run or not; no refresh comes before RUN_DUE; no
+# hit of another bank has kept others waiting since before RUN_RIVAL, none is older than RUN_AGE.
 (
     NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, OFFERED, HEAD, TAIL, FREE, COUNT, AGE, PASSED, TURN,
-    BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS, AFTER, HITTING, WAITING,
+    BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS, AFTER, OPEN_ROWS, HITTING, WAITING,
     PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_AGE, PICK_PLACE,
     RUN, RUN_ROW, RUN_DUE, RUN_RIVAL, RUN_AGE,
-) = range(33)  # fmt: skip
+) = range(34)  # fmt: skip
 # Counters; those from BUSY on are classes of cycles and sum to the total.
 (
     ACTIVATES, READS, WRITES, PRECHARGES, REFRESHED, HITS, MISSES, CONFLICTS, ACTIVE,
     BUSY, IDLE, REFRESH, ROW_MISS, TURNAROUND, LATE, SPACING,
-) = range(33, 49)  # fmt: skip
+) = range(34, 50)  # fmt: skip
 # Then a timer for each bank, group, rank and the channel: the earliest cycle of each command.
 # A row for each bank: the open one, or -1. The requests of each bank: the oldest and the youngest,
 # the oldest RD and WR that hit the open row, and when the oldest to another row arrived, or NEVER;
 # and its places, from 1, in the lists that follow: of the banks with hits, and of those whose
 # oldest request waits for its row. Then how many bursts of each transfer are still to be issued
 # here. A rank: the last activates are a ring behind it.
-STATE = 49
+STATE = 50
 B_HEAD, B_TAIL, B_READ, B_WRITE, B_RIVAL, B_HITTING, B_WAITING, B_WIDTH = range(8)
 DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
 # A request. OPENED: 0 its row was open, 1 it opened it, 2 it closed another first. AFTER: the next
@@ -188,6 +188,12 @@ def _hold_bus(k, x, command, now):
         x[ROW_BUS] = max(x[ROW_BUS], now + 1)
 
 
+@njit(cache=True, inline="always")
+def _weight(bank, row):
+    """Return what an open row adds to OPEN_ROWS."""
+    return (row + 1) * (2 * bank + 1)
+
+
 @njit(void(_P, _P, int64, int64, int64, int64), cache=True)
 def _issue(k, x, command, bank, row, now):
     """Issue `command`; the caller has asked `ready_at`. Updates timers, buses, rows, counters."""
@@ -197,6 +203,7 @@ def _issue(k, x, command, bank, row, now):
     at = k[AT_RANK] + rank * (ACTS + k[ACT_WINDOW])
     if command == ACT:
         x[k[AT_ROW] + bank] = row
+        x[OPEN_ROWS] += _weight(bank, row)
         head = x[at + ACT_HEAD]
         x[at + ACTS + head] = now
         x[at + ACT_HEAD] = head + 1 if head + 1 < k[ACT_WINDOW] else 0
@@ -210,6 +217,7 @@ def _issue(k, x, command, bank, row, now):
             first, last = rank << k[RANK_BITS], (rank + 1) << k[RANK_BITS]
         for place in range(k[AT_ROW] + first, k[AT_ROW] + last):
             if x[place] >= 0:
+                x[OPEN_ROWS] -= _weight(place - k[AT_ROW], x[place])
                 x[place] = -1
                 x[at + OPEN] -= 1
                 x[PRECHARGES] += 1
@@ -764,6 +772,115 @@ def _accept_ahead(k, x, kind, bank, added):
     return _stays_run(k, x, kind, other)
 
 
+@njit(int64(_P, _P, int64), cache=True)
+def _quiet_lane(k, x, last):
+    """Return the only lane with requests if the next of them add nothing to the choice.
+
+    They are of one row of a bank that has others of their kind in front. Returns 0 if no lane has
+    any, and -1 if it is not so.
+    """
+    only = 0
+    for at in range(k[AT_LANE], k[AT_LANE] + k[PORTS] * L_WIDTH, L_WIDTH):
+        if x[at + L_BURST] < x[at + L_END]:
+            if only or x[at + L_SINCE] > last or x[at + L_BURST] >= x[at + L_SAME]:
+                return -1
+            only = at
+    if only == 0:
+        return 0
+    bank = k[AT_BANK] + x[only + L_BANK] * B_WIDTH
+    if x[bank + B_HEAD] == 0:
+        return -1
+    if x[k[AT_ROW] + x[only + L_BANK]] == x[only + L_ROW]:
+        return only if x[bank + B_READ + x[only + L_KIND] - RD] else -1
+    return only if x[bank + B_RIVAL] < NEVER else -1
+
+
+@njit(int64(_P, _P, int64, int64, int64, int64), cache=True)
+def _stream(k, x, place, at, last, most):
+    """Serve hits of a run whose last command went at `last`, and let requests of a lane enter.
+
+    It ends after `most` of them, or before one that ends its transfer, row, kind or run, and before
+    a request enters that is not of the quiet lane `at`, or of none. The first is that at `place`,
+    the oldest of its bank. Returns how many.
+    """
+    kind, row, move, of = x[place + Q_KIND], x[place + Q_ROW], x[place + Q_MOVE], x[place + Q_BANK]
+    bank, step = k[AT_BANK] + of * B_WIDTH, k[RUN_STEP + kind - RD]
+    hit, room, free, age = bank + B_READ + kind - RD, k[QUEUE] - x[COUNT], x[FREE], x[AGE]
+    oldest = x[RUN_AGE] if x[bank + B_RIVAL] == x[RUN_RIVAL] else NEVER
+    its_bank = its_row = its_kind = its_move = behind = burst = end = served = 0
+    if at:
+        its_bank, its_row, its_kind = x[at + L_BANK], x[at + L_ROW], x[at + L_KIND]
+        its_move, behind = x[at + L_MOVE], x[k[AT_BANK] + its_bank * B_WIDTH + B_TAIL]
+        burst, end = x[at + L_BURST], min(x[at + L_SAME], x[at + L_END] - 1)
+    tail, arrival, following = x[TAIL], x[ACCEPT], last + step
+    while served < most:
+        while arrival <= following and room > 0 and burst < end:
+            new, free = free, x[free + Q_NEXT]
+            x[new + Q_BANK], x[new + Q_ROW] = its_bank, its_row
+            x[new + Q_KIND], x[new + Q_MOVE] = its_kind, its_move
+            x[new + Q_COLUMN] = burst >> k[FIELDS + 8] & k[FIELDS + 9]
+            x[new + Q_ARRIVED], x[new + Q_OPENED], x[new + Q_AGE] = arrival, 0, age
+            x[new + Q_PREVIOUS], x[new + Q_NEXT], x[new + Q_AFTER] = tail, 0, 0
+            x[tail + Q_NEXT] = x[behind + Q_AFTER] = tail = behind = new
+            age, arrival, room, burst = age + 1, arrival + 1, room - 1, burst + 1
+        if at and room > 0 and arrival <= following:
+            break
+        after, younger = x[place + Q_AFTER], x[place + Q_NEXT]
+        if after == 0 or x[after + Q_ROW] != row or x[after + Q_KIND] != kind:
+            break
+        if x[place + Q_AGE] > oldest or x[place + Q_MOVE] != move:
+            break
+        if x[HEAD] == place:
+            x[HEAD], x[PASSED] = younger, 0
+        else:
+            if x[PASSED] >= k[OVERTAKES]:
+                break
+            x[x[place + Q_PREVIOUS] + Q_NEXT] = younger
+            x[PASSED] += 1
+        x[younger + Q_PREVIOUS] = x[place + Q_PREVIOUS]
+        x[HITS + x[place + Q_OPENED]] += 1
+        x[place + Q_NEXT], free, place = free, place, after
+        arrival, following = max(arrival, following + 1), following + step
+        served, room = served + 1, room + 1
+    if at:
+        x[at + L_BURST], x[TAIL], x[k[AT_BANK] + its_bank * B_WIDTH + B_TAIL] = burst, tail, behind
+    x[bank + B_HEAD] = x[hit] = place
+    x[FREE], x[COUNT], x[ACCEPT], x[AGE] = free, k[QUEUE] - room, arrival, age
+    return served
+
+
+@njit(int64(_P, _P, _P, int64, int64, int64), cache=True)
+def _run_stream(k, x, m, place, last, limit):
+    """Do what `_run_row` does, before `limit` and any row command, while it is all alike.
+
+    The next is the request at `place`, the oldest of its bank. Returns the cycle of the run's last
+    command; that was at `last`.
+    """
+    i, kind, step = x[place + Q_MOVE], x[place + Q_KIND], k[RUN_STEP + x[place + Q_KIND] - RD]
+    most = min((min(limit - 1, x[RUN_ROW]) - last) // step, x[k[AT_LEFT] + i] - 1)
+    if most < 2 or x[k[AT_BANK] + x[place + Q_BANK] * B_WIDTH + B_RIVAL] > x[RUN_RIVAL]:
+        return last
+    at = _quiet_lane(k, x, last)
+    if at < 0:
+        return last
+    youngest = x[TAIL]
+    count = _stream(k, x, place, at, last, most)
+    if x[TAIL] != youngest:
+        port = (at - k[AT_LANE]) // L_WIDTH
+        x[TURN] = port + 1 if port + 1 < k[PORTS] else 0
+    x[NOW] = max(x[NOW], x[ACCEPT] - 1)
+    if count == 0:
+        return last
+    latency, move, end = (k[CL] if kind == RD else k[CWL]), _transfer(m, i), last + count * step
+    x[READS + kind - RD] += count
+    x[BUSY] += count * k[BURST_CYCLES]
+    x[SPACING] += count * (step - k[BURST_CYCLES])
+    x[DATA_END] = end + latency + k[BURST_CYCLES]
+    x[k[AT_LEFT] + i] -= count
+    move[M_FIRST] = min(move[M_FIRST], last + step + latency)
+    return end
+
+
 @njit(int64(_P, _P, _P, _P, _P, int64), cache=True)
 def _run_row(k, x, m, listed, started, horizon):
     """Serve the picked hit and, at their fixed pace, those that follow it in its open row.
@@ -796,6 +913,9 @@ def _run_row(k, x, m, listed, started, horizon):
     x[PICK_KNOWN] = 0
     horizon = min(horizon, _serve(k, x, m, place, last))
     while x[hit]:
+        place = x[hit]
+        if x[place + Q_AFTER] and x[k[AT_BANK] + bank * B_WIDTH + B_HEAD] == place:
+            last = _run_stream(k, x, m, place, last, min(horizon, due))
         place, following = x[hit], last + step
         arrival = _arrival(k, x)
         row_time = max(x[RUN_ROW], max(x[ROW_BUS], last + 1) if k[SHARED_BUS] else x[ROW_BUS])
@@ -1080,7 +1200,9 @@ def _alike(k, s, m, listed, started, one, other, now):
     column command does.
     """
     x, y = _channel(k, s, one), _channel(k, s, other)
-    if y[COUNT] != x[COUNT] or x[PASSED] != y[PASSED] or x[TURN] != y[TURN]:
+    if y[COUNT] != x[COUNT] or x[OPEN_ROWS] != y[OPEN_ROWS]:
+        return False
+    if x[PASSED] != y[PASSED] or x[TURN] != y[TURN]:
         return False
     floor = now
     if x[COUNT] > 0:
