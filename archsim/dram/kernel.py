@@ -62,24 +62,26 @@ RULE_SHIFT, RULE_FLIP, RULE_TIMER, RULE_CYCLES, RULE = range(5)
 # is a hit and those that follow it in its row may be served ahead, as `_run_row` says. No row
 # command comes before RUN_ROW, whether there is a run or not; no refresh comes before RUN_DUE; no
 # hit of another bank has kept others waiting since before RUN_RIVAL, none is older than RUN_AGE.
+# HIT_*: the first of the hits as it was found last, and whether a run may follow it.
 (
     NOW, NEXT, ROW_BUS, COLUMN_BUS, ACCEPT, OFFERED, HEAD, TAIL, FREE, COUNT, AGE, PASSED, TURN,
     BUSY_SINCE, DATA_END, LAST_KIND, LAST_RANK, LEADER, MEMBERS, AFTER, OPEN_ROWS, HITTING, WAITING,
     PICK_KNOWN, PICK_TIME, PICK_CLASS, PICK_RIVAL, PICK_AGE, PICK_PLACE,
     RUN, RUN_ROW, RUN_DUE, RUN_RIVAL, RUN_AGE,
-) = range(34)  # fmt: skip
+    HIT_KNOWN, HIT_TIME, HIT_RIVAL, HIT_AGE, HIT_PLACE, HIT_RUN,
+) = range(40)  # fmt: skip
 # Counters; those from BUSY on are classes of cycles and sum to the total.
 (
     ACTIVATES, READS, WRITES, PRECHARGES, REFRESHED, HITS, MISSES, CONFLICTS, ACTIVE,
     BUSY, IDLE, REFRESH, ROW_MISS, TURNAROUND, LATE, SPACING,
-) = range(34, 50)  # fmt: skip
+) = range(40, 56)  # fmt: skip
 # Then a timer for each bank, group, rank and the channel: the earliest cycle of each command.
 # A row for each bank: the open one, or -1. The requests of each bank: the oldest and the youngest,
 # the oldest RD and WR that hit the open row, and when the oldest to another row arrived, or NEVER;
 # and its places, from 1, in the lists that follow: of the banks with hits, and of those whose
 # oldest request waits for its row. Then how many bursts of each transfer are still to be issued
 # here. A rank: the last activates are a ring behind it.
-STATE = 50
+STATE = 56
 B_HEAD, B_TAIL, B_READ, B_WRITE, B_RIVAL, B_HITTING, B_WAITING, B_WIDTH = range(8)
 DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
 # A request. OPENED: 0 its row was open, 1 it opened it, 2 it closed another first. AFTER: the next
@@ -328,7 +330,7 @@ def _pick_hit(k, x):
     A bank offers its oldest hit of either kind.
     """
     best, best_rival, best_age, chosen, kinds = NEVER, NEVER, NEVER, 0, 0
-    x[RUN], x[RUN_RIVAL], x[RUN_AGE] = 0, NEVER, NEVER
+    x[HIT_KNOWN], x[HIT_RUN], x[RUN_RIVAL], x[RUN_AGE] = 1, 0, NEVER, NEVER
     barred, head, first = x[PASSED] >= k[OVERTAKES], x[HEAD], k[AT_HITTING]
     channel = k[AT_TIMER] + (k[BANKS] + k[GROUPS] + k[RANKS]) * COMMANDS
     bus = max(x[COLUMN_BUS], x[NOW])
@@ -355,12 +357,29 @@ def _pick_hit(k, x):
         if its and _first(mine, mine_rival, mine_age, best, best_rival, best_age):
             best, best_rival, best_age, chosen = mine, mine_rival, mine_age, its
             x[RUN_RIVAL], x[RUN_AGE] = others_rival, others_age
-    x[PICK_TIME], x[PICK_RIVAL], x[PICK_AGE], x[PICK_PLACE] = best, best_rival, best_age, chosen
-    x[PICK_CLASS] = BY_COLUMN if chosen else BY_ROW
+    x[HIT_TIME], x[HIT_RIVAL], x[HIT_AGE], x[HIT_PLACE] = best, best_rival, best_age, chosen
     if k[SHORTCUTS] and chosen:
         step = RUN_STEP + x[chosen + Q_KIND] - RD
         if k[step] > 0 and (kinds < 3 or k[step + RUN_DEAF - RUN_STEP]):
-            x[RUN] = k[step + RUN_WIDE - RUN_STEP] != 0 or x[RUN_AGE] == NEVER
+            x[HIT_RUN] = k[step + RUN_WIDE - RUN_STEP] != 0 or x[RUN_AGE] == NEVER
+
+
+@njit(void(_P, _P, int64), cache=True)
+def _keep_hit(k, x, bank):
+    """Keep what is known of the first of the hits, if it stays so, now that `bank` is opened."""
+    first, at = x[HIT_PLACE], k[AT_BANK] + bank * B_WIDTH
+    x[HIT_KNOWN] = x[HIT_KNOWN] and first > 0
+    for kind in range(RD, WR + 1):
+        place = x[at + B_READ + kind - RD]
+        if not x[HIT_KNOWN] or place == 0:
+            continue
+        if _ready_at(k, x, kind, bank) <= x[HIT_TIME]:
+            x[HIT_KNOWN] = 0
+        elif kind != x[first + Q_KIND]:
+            x[HIT_RUN] = x[HIT_RUN] and k[RUN_DEAF + WR - kind]
+        else:
+            _note_other(x, x[at + B_RIVAL], x[place + Q_AGE])
+            x[HIT_RUN] = x[HIT_RUN] and k[RUN_WIDE + kind - RD]
 
 
 @njit(void(_P, _P), cache=True)
@@ -407,12 +426,15 @@ def _pick_refresh(k, x):
 def _pick(k, x):
     """Choose among refresh and all requests, and note whether a run may follow."""
     x[PICK_KNOWN], x[RUN_DUE] = 1, NEVER
-    _pick_hit(k, x)
+    if not x[HIT_KNOWN]:
+        _pick_hit(k, x)
+    x[PICK_TIME], x[PICK_RIVAL], x[PICK_AGE] = x[HIT_TIME], x[HIT_RIVAL], x[HIT_AGE]
+    x[PICK_PLACE], x[PICK_CLASS] = x[HIT_PLACE], BY_COLUMN if x[HIT_PLACE] else BY_ROW
     if x[RUN_ROW] < x[PICK_TIME] or not k[SHORTCUTS]:  # of equals the hit goes first
         _pick_row(k, x)
     if k[REFRESHES]:
         _pick_refresh(k, x)
-    x[RUN] = x[RUN] and x[PICK_CLASS] == BY_COLUMN
+    x[RUN] = x[HIT_RUN] and x[PICK_CLASS] == BY_COLUMN
 
 
 @njit(int64(_P, int64, int64), cache=True)
@@ -550,6 +572,8 @@ def _reconsider(k, x, added):
     A row command that came does not end a run, but may come in its way; a hit does not if it is
     one of those that `_pick` allows beside a run.
     """
+    if added == NEW_HIT or added == NEW_RIVAL:
+        x[HIT_KNOWN] = 0
     if not x[PICK_KNOWN] or added == NOTHING:
         return
     if added == NEW_RIVAL:
@@ -668,13 +692,17 @@ def _move_data(k, x, m, place, now, latency):
     return last
 
 
-@njit(int64(_P, _P, _P, int64, int64), cache=True)
-def _serve(k, x, m, place, now):
-    """Issue the column command of a request and let it go; return as `_move_data` does."""
+@njit(int64(_P, _P, _P, int64, int64, boolean), cache=True)
+def _serve(k, x, m, place, now, starts):
+    """Issue the column command of a request and let it go; return as `_move_data` does.
+
+    `starts` its timers, or leaves that to the last command of its run.
+    """
     bank, kind = x[place + Q_BANK], x[place + Q_KIND]
     latency = k[CL] if kind == RD else k[CWL]
     _account(k, x, place, now, latency)
-    _start_timers(k, x, kind, bank, now)
+    if starts:
+        _start_timers(k, x, kind, bank, now)
     _hold_bus(k, x, kind, now)
     end = _move_data(k, x, m, place, now, latency)
     _leave(k, x, place, bank, x[place + Q_ROW], kind)
@@ -910,8 +938,8 @@ def _run_row(k, x, m, listed, started, horizon):
     latency, step = (k[CL] if kind == RD else k[CWL]), k[RUN_STEP + kind - RD]
     hit = k[AT_BANK] + bank * B_WIDTH + B_READ + kind - RD
     rival = k[AT_BANK] + bank * B_WIDTH + B_RIVAL
-    x[PICK_KNOWN] = 0
-    horizon = min(horizon, _serve(k, x, m, place, last))
+    x[PICK_KNOWN] = x[HIT_KNOWN] = 0
+    horizon = min(horizon, _serve(k, x, m, place, last, False))
     while x[hit]:
         place = x[hit]
         if x[place + Q_AFTER] and x[k[AT_BANK] + bank * B_WIDTH + B_HEAD] == place:
@@ -952,6 +980,9 @@ def _act(k, x, m, trace, now):
     """Issue the picked command; return when a transfer's data end here by it, or NEVER."""
     group, place = x[PICK_CLASS], x[PICK_PLACE]
     x[PICK_KNOWN] = 0
+    # A row command leaves the hits of other banks as they are, under the rules that runs need.
+    stays = k[SHORTCUTS] and k[RUN_STEP] > 0 and k[RUN_STEP + 1] > 0
+    x[HIT_KNOWN] = x[HIT_KNOWN] and group == BY_ROW and stays
     done, row, column = NEVER, -1, -1
     if group == BY_REFRESH:
         at = k[AT_RANK] + place * (ACTS + k[ACT_WINDOW])
@@ -963,10 +994,15 @@ def _act(k, x, m, trace, now):
         bank, row = x[place + Q_BANK], x[place + Q_ROW]
         if group != BY_ROW:
             command, column = x[place + Q_KIND], x[place + Q_COLUMN]
-            done = _serve(k, x, m, place, now)
+            done = _serve(k, x, m, place, now, True)
         else:
+            hits = x[k[AT_BANK] + bank * B_WIDTH + B_HITTING]
             command = _change_row(k, x, place, now)
-            row = row if command == ACT else -1
+            if command == ACT:
+                _keep_hit(k, x, bank)
+            else:
+                row = -1
+                x[HIT_KNOWN] = x[HIT_KNOWN] and hits == 0
     if trace[0] >= 0:  # the first row holds how many follow, or -1, and how many may
         trace[0] += 1
         entry = _at(trace, trace[0] * 6)

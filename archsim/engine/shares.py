@@ -157,10 +157,10 @@ def share_out(e: Flat, stream: int, plan: int, lane: int, inside: int) -> bool:
     if demand == c.NONE:
         return False
     if inside & (inside - 1) and not (e[plan + c.P_UNIFORM] and not e[plan + c.P_BY_RANK]):
-        last = first
-        for unit in range(first, UNITS):
-            if inside >> unit & 1:
-                last = unit
+        below = inside
+        for shift in (1, 2, 4, 8, 16):
+            below |= below >> shift
+        last = units_in(below) - 1
         blocks = e[c.AT_BLOCK] + e[stream + c.S_KIND] * UNITS
         alike = e[blocks + first] == e[blocks + last]
         if alike and e[plan + c.P_BY_RANK]:

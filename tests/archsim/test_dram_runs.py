@@ -127,6 +127,15 @@ def test_the_pace_of_a_run_is_that_of_its_commands():
     assert runs(DDR4) == [(6, 0), (6, 0)]  # another bank group may go after 4
 
 
+def test_a_run_is_deaf_where_the_other_kind_waits_longer_than_its_pace():
+    def deaf(cfg):
+        return [int(Memory(cfg)._k[at.RUN_DEAF + i]) for i in range(2)]
+
+    assert deaf(HBM2) == [1, 0]  # a RD to the other rank may follow a WR at once
+    assert deaf(DDR4) == [1, 1]  # there is but one rank
+    assert deaf(timed(HBM2, cl_cycles=4, cwl_cycles=14)) == [0, 0]  # a WR may follow a RD at once
+
+
 def test_there_are_no_runs_where_their_row_may_be_closed_between_two_of_their_commands():
     # Else the oldest request of the bank, when it asks for another row, would go in between.
     close_first = timed(HBM2, ccd_l_cycles=6, rtp_cycles=5)
