@@ -12,7 +12,7 @@ PACKAGES = ("machine", "golden", "hw", "mapping", "archsim")
 CATCH_ALLS = {"base", "common", "helper", "helpers", "impl", "misc", "shared", "util", "utils"}
 LINES_MAX = 500
 # What calls each other compiled lies in one file: numba's cache does not see an edit of another.
-LONGER = {"archsim/dram/kernel.py": 1300}
+LONGER = {"archsim/dram/kernel.py": 1530}
 FUNCTION_LINES_MAX = 50
 
 
