@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from archsim.bound import Bound, bound, bound_of
 from archsim.departures import departures
 from archsim.engine.demand import require_units
-from archsim.engine.simulate import simulate
+from archsim.engine.simulate import prepare, simulate
 from machine.assembly import parse
 from machine.encoding import encode
 from machine.errors import UserError, must_be, unknown
@@ -186,6 +186,7 @@ def run_job(job: Job, *, only_bound: bool = False, tell: Tell = lambda text: Non
     if only_bound:
         tell("counting work")
         return Outcome(job=job, bound=bound(job.program, job.machine, job.launch, job.values))
+    prepare(tell)
     tell("simulating")
     result = simulate(job.program, job.machine, job.launch, job.values)
     return Outcome(job=job, bound=bound_of(result.work, job.machine), result=result)

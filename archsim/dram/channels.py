@@ -195,7 +195,9 @@ class Memory:
 
     def counters(self, channel: int) -> DramCounters:
         """Return what `channel` did up to now."""
-        at.catch_up(*self._arrays, self._trace, self.now)
+        own = self._s[:, at.LEADER] == np.arange(self.cfg.channels)
+        if (self._s[own, at.NEXT] < self.now).any():
+            at.catch_up(*self._arrays, self._trace, self.now)
         state = self._s[self._s[channel, at.LEADER]].copy()
         state[at.ACTIVATES : at.STATE] += self._credit[channel]
         for rank in ranks_of(self._k, state):

@@ -109,7 +109,6 @@ DUE, OPEN, OPEN_SINCE, REFRESH_END, ACT_HEAD, ACTS = range(6)
 # anew for every literal it is called with.
 _ROW, _ROWS, _P = int64[::1], int64[:, ::1], types.CPointer(int64)
 _TWO, _THREE, _FOUR = (types.UniTuple(int64, count) for count in (2, 3, 4))
-_SHARES = types.Tuple((_ROW, _ROWS))
 
 
 if vars(config)["DISABLE_JIT"]:
@@ -1052,17 +1051,19 @@ def _advance(k, x, m, listed, started, trace, horizon):
             horizon = min(horizon, _act(k, x, m, trace, now))
 
 
-@njit(_SHARES(_P, _P, _P), cache=True)
+@njit(cache=True, inline="always")
 def _shares(k, move, listed):
     """Return the parts of a transfer, (first burst, end, command) a row, channel by channel.
 
     The parts of channel c are the rows from ``begin[c]`` to ``begin[c + 1]``, in their order.
     """
-    channels, low = k[CHANNELS], k[CHANNEL_LOW]
-    begin = np.zeros(channels + 1, np.int64)
-    parts = np.empty((0, 3), np.int64)
+    channels, low, count = k[CHANNELS], k[CHANNEL_LOW], 0
+    for piece in range(move[M_PIECES]):
+        first, end, _ = _bounds(k, move, listed, piece)
+        count += min(channels, ((end - 1) >> low) + 1 - (first >> low))
+    begin, place = np.zeros(channels + 1, np.int64), np.zeros(channels + 1, np.int64)
+    parts = np.empty((count, 3), np.int64)
     for fill in range(2):
-        place = begin.copy()
         for piece in range(move[M_PIECES]):
             first, end, kind = _bounds(k, move, listed, piece)
             chunk, last = first >> low, (end - 1) >> low
@@ -1080,7 +1081,7 @@ def _shares(k, move, listed):
         if not fill:
             for channel in range(channels):
                 begin[channel + 1] += begin[channel]
-            parts = np.empty((begin[channels], 3), np.int64)
+                place[channel] = begin[channel]
     return begin, parts
 
 
@@ -1435,8 +1436,8 @@ def launch(k, s, m, listed, started, credit, port, time, equal):
     k_, s_, m_, listed_, started_ = _flat(k), _flat(s), _flat(m), _flat(listed), _flat(started)
     if k[SHORTCUTS]:
         if s[0, AFTER] >= 0:
-            trace = np.full(6, -1, np.int64)  # shortcuts are off where commands are recorded
-            trace[1] = 0
+            trace = np.empty(6, np.int64)
+            trace[0], trace[1] = -1, 0  # shortcuts are off where commands are recorded
             _catch_up(k_, s_, m_, listed_, started_, _flat(trace), time)
             _join(k_, s_, m_, listed_, started_, _flat(credit), time)
         if not equal:

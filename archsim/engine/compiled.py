@@ -22,6 +22,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import lower_builtin, lower_cast
 
 from archsim.engine.linking import EntryCompiler, compile_part
+from archsim.engine.translate import source
 
 __all__ = ["KERNEL", "Cube", "Flat", "Row", "Rows", "cache_folder", "compiled", "entry", "part"]
 
@@ -35,10 +36,11 @@ KERNEL = (
     "buffer.py", "dma.py", "dram/kernel.py", "dram/queue_device.py", "dram/queue_pick.py",
     "dram/queue_run.py", "dram/queues.py", "engine/cells.py",
     "engine/compiled.py", "engine/control.py", "engine/counting.py", "engine/ends.py",
-    "engine/events.py", "engine/flight.py", "engine/kernel.py", "engine/lanes.py",
-    "engine/linking.py", "engine/memory.py", "engine/ports.py", "engine/sequencer.py",
-    "engine/shares.py", "engine/tokens.py", "link.py", "pim_head.py", "pim_host.py", "pim_loop.py",
-    "pim_queue.py", "pim_timers.py",
+    "engine/events.py", "engine/expressions.py", "engine/flight.py", "engine/kernel.py",
+    "engine/lanes.py", "engine/linking.py", "engine/memory.py", "engine/ports.py",
+    "engine/sequencer.py", "engine/shares.py", "engine/tokens.py", "engine/translate.py",
+    "engine/values.py", "link.py", "pim_head.py", "pim_host.py", "pim_loop.py", "pim_queue.py",
+    "pim_timers.py",
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -64,8 +66,10 @@ def cache_folder(sources: Path, base: str) -> str:
 
 _config: Any = numba.config  # its attributes are made at run time
 _njit: Any = njit  # its published types know neither signatures as lists nor all options
-_FOLDER = cache_folder(Path(__file__).parents[1], _config.CACHE_DIR)
-
+_SOURCES = Path(__file__).parents[1]
+_FOLDER = cache_folder(_SOURCES, _config.CACHE_DIR)
+for _name in KERNEL:
+    source(str(_SOURCES / _name))  # what is compiled later is what the folder is named by
 
 
 def compiled(function: _Function) -> _Function:
@@ -129,26 +133,34 @@ class _Compiled:
         lower_builtin(self, types.VarArg(types.Any))(self._lower)
 
     def _lower(self, context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return self.call_from(context, builder, args)
+
+    def call_from(self, context: Any, builder: Any, args: Any) -> Any:
+        """Write down a call of it; return what it returns."""
         if self._part is None:
             self._part = compile_part(
                 context.typing_context, context, self.py_func, self._inner)
         context.add_linking_libs([self._part.library])
-        return context.call_internal(builder, self._part.fndesc, signature, args)
+        return context.call_internal(builder, self._part.fndesc, self._inner, args)
 
     @property
     def signatures(self) -> list[Any]:
         """What it is compiled for in other compiled functions."""
         return [self._inner]
 
-    def make(self) -> Any:
-        """Return the function as Python calls it, compiled or from the cache."""
+    def make(self, announce: Callable[[], None] | None = None) -> Any:
+        """Return the function as Python calls it, compiled or from the cache.
+
+        `announce` is called before it is compiled.
+        """
         if self._entry is None:
             before, _config.CACHE_DIR = _config.CACHE_DIR, _FOLDER
+            EntryCompiler.announce = announce
             try:
                 self._entry = _njit(self._outer, cache=True, no_cfunc_wrapper=True,
                                     pipeline_class=EntryCompiler)(self.py_func)
             finally:
-                _config.CACHE_DIR = before
+                _config.CACHE_DIR, EntryCompiler.announce = before, None
         return self._entry
 
     def __call__(self, *args: Any) -> Any:

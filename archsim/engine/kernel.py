@@ -11,6 +11,7 @@ from archsim.engine.flight import retire
 from archsim.engine.memory import (
     advance_memories,
     ask_memory,
+    catch_up,
     lists_fit,
     memory_of,
     outside_first,
@@ -101,6 +102,8 @@ def run(
         elif advance_memories(e, k, s, m, listed, started, trace, done, until):
             continue
         if until == c.NONE:
+            if not e[c.OUTSIDE]:
+                catch_up(e, k, s, m, listed, started, trace)
             return c.ENDED
         patience -= 1
         if patience == 0:

@@ -3,19 +3,32 @@
 numba makes every function a library of its own: optimised together with all that it calls, turned
 into machine code, and optimised again in each of its callers. With a hundred functions on six
 levels that is most of the time. Here a part, a function that only compiled code calls, stays as
-numba's front end leaves it; an entry links all that it leads to, once, and is optimised once.
+a front end leaves it; an entry links all that it leads to, once, and is optimised once.
 
-Both are numba compilers with another library, which is numba's way of extension
-(``pipeline_class``). A part's compiler has the passes that code of integers, pointers, arrays and
-tuples needs: it is without closures, exceptions, ``with``, ``literal_unroll`` and rewrites.
+The front end is our own (`archsim.engine.translate`) or, for a function that it does not know,
+numba's. Entries, and parts that are numba's, are numba compilers with another library, which is
+numba's way of extension (``pipeline_class``). Of numba's passes a part has those that code of
+integers, pointers, arrays and tuples needs: it is without closures, exceptions, ``with``,
+``literal_unroll`` and rewrites.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+from llvmlite import binding, ir
 from numba.core import codegen, compiler, typed_passes, untyped_passes
 from numba.core.compiler_machinery import PassManager
+from numba.core.environment import Environment
+from numba.core.funcdesc import FunctionDescriptor
+
+from archsim.engine.translate import Translation
+from archsim.engine.values import Untranslatable
 
 __all__ = ["EntryCompiler", "compile_part"]
+
+# How much code LLVM may inline for a call that is saved. Its own 225 takes half as long again to
+# compile, and nothing runs faster.
+INLINED = 100
 
 _PASSES = (
     untyped_passes.TranslateByteCode, untyped_passes.FixupArgs, untyped_passes.IRProcessing,
@@ -74,18 +87,42 @@ class _Entry(_Library):
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage.name == "linkonce_odr":
                 function.linkage = "internal"
-        passes, builder = self._codegen._module_pass_manager(
-            loop_vectorize=False, slp_vectorize=False)
+        tuning = binding.create_pipeline_tuning_options(speed_level=3)
+        tuning.loop_vectorization = tuning.slp_vectorization = False
+        tuning.inlining_threshold = INLINED
+        builder = binding.create_pass_builder(self._codegen._tm, tuning)
+        passes = builder.getModulePassManager()
         passes.run(self._final_module, builder)
 
 
 class EntryCompiler(compiler.Compiler):
     """Compiles a function that Python calls."""
 
+    announce: Callable[[], None] | None = None  # called before anything is compiled
+
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, *rest: Any) -> None:
         library = _Entry(targetctx.codegen(), "entry")
         library.enable_object_caching()
         super().__init__(typingctx, targetctx, library, *rest)
+
+    def compile_extra(self, func: Any) -> Any:
+        """Return numba's record of `func`."""
+        announce = type(self).announce
+        if announce is not None:
+            announce()
+        state = self.state
+        context, library = state.targetctx, state.library
+        try:
+            record = _translated(context, library, func, state.return_type(*state.args))
+        except Untranslatable:
+            return super().compile_extra(func)
+        environment = Environment.from_fndesc(record.fndesc)
+        context.create_cpython_wrapper(
+            library, record.fndesc, environment, record.call_helper)
+        library.finalize()
+        return record._replace(
+            environment=environment,
+            entry_point=context.get_executable(library, record.fndesc, environment))
 
 
 class _PartCompiler(compiler.CompilerBase):
@@ -101,6 +138,13 @@ class _PartCompiler(compiler.CompilerBase):
 
 def compile_part(typingctx: Any, targetctx: Any, function: Any, signature: Any) -> Any:
     """Return numba's record of `function` compiled as a part for the types of `signature`."""
+    library = _Part(targetctx.codegen(), "part")
+    try:
+        record = _translated(targetctx, library, function, signature)
+        library.finalize()
+        return record
+    except Untranslatable:
+        pass
     flags: Any = compiler.Flags()
     flags.nrt = True
     flags.no_compile = True
@@ -109,3 +153,27 @@ def compile_part(typingctx: Any, targetctx: Any, function: Any, signature: Any) 
     return compiler.compile_extra(
         typingctx, targetctx, function, signature.args, signature.return_type, flags, {},
         library=_Part(targetctx.codegen(), "part"), pipeline_class=_PartCompiler)
+
+
+def _translated(context: Any, library: Any, function: Any, signature: Any) -> Any:
+    """Add `function` to `library` by our own front end; return numba's record of it.
+
+    Raises `Untranslatable` before anything of it is in the library.
+    """
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    about = FunctionDescriptor(
+        True, function.__module__, function.__qualname__, function.__qualname__, "", None,
+        signature.return_type, None, names, (), argtypes=tuple(signature.args))
+    module = library.create_ir_module(function.__name__)
+    context.declare_env_global(module, context.get_env_name(about))
+    written = context.declare_function(module, about)
+    builder = ir.IRBuilder(written.append_basic_block("entry"))
+    helper = context.call_conv.init_call_helper(builder)
+    arguments = context.call_conv.decode_arguments(builder, about.argtypes, written)
+    with context.push_code_library(library):
+        Translation(context, builder).write(function, signature, arguments)
+    library.add_ir_module(module)
+    return compiler.compile_result(
+        typing_context=context.typing_context, target_context=context, signature=signature,
+        fndesc=about, library=library, call_helper=helper, objectmode=False, lifted=(),
+        typing_error=None, metadata={})

@@ -10,7 +10,9 @@ from archsim.engine import cells as c
 from archsim.engine.compiled import Cube, Flat, Row, Rows, compiled
 from archsim.engine.events import at
 
-__all__ = ["advance_memories", "ask_memory", "lists_fit", "memory_of", "outside_first"]
+__all__ = [
+    "advance_memories", "ask_memory", "catch_up", "lists_fit", "memory_of", "outside_first",
+]
 
 FOREVER = 1 << 60
 
@@ -183,3 +185,13 @@ def advance_memories(
         if advance(e, k, s[chip], m[chip], listed, started[chip], trace, done, memory, limit):
             ended = True
     return ended or (e[c.CHIPS] > 1 and (until == c.NONE or limit < until))
+
+
+@compiled
+def catch_up(
+    e: Flat, k: Row, s: Cube, m: Cube, listed: Rows, started: Rows, trace: Rows
+) -> None:
+    """Bring all channels to their memory's time: whoever reads their state needs no call for it."""
+    for chip in range(e[c.CHIPS]):
+        now = e[memory_of(e, chip) + c.Y_NOW]
+        dram.catch_up(k, s[chip], m[chip], listed, started[chip], trace, now)

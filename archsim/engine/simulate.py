@@ -13,7 +13,7 @@ starts. In one tick, completions come before issues, and issues go in the order 
 the program into it, answers what depends on shapes and data, and reads the result out of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -27,10 +27,19 @@ from machine.encoding import require_capabilities
 from machine.errors import UserError
 from machine.program import Launch, Program
 
-__all__ = ["Engine", "simulate"]
+__all__ = ["Engine", "prepare", "simulate"]
 
 _WAITS_FOR = {c.FOR_NOTHING: "", c.FOR_EARLIER: "earlier instructions", c.FOR_UNITS: "its units",
               c.FOR_MEMORY: "the memory"}
+
+
+def prepare(tell: Callable[[str], None]) -> None:
+    """Have the simulator compiled; `tell` is called with a name for that if it is not in the cache.
+    """
+    from archsim.engine.kernel import run
+
+    if hasattr(run, "make"):  # not with NUMBA_DISABLE_JIT=1
+        run.make(lambda: tell("compiling the simulator, this once"))
 
 
 def simulate(

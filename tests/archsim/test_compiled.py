@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from archsim.engine import compiled as compiling
+from archsim.engine import events
 from archsim.engine.compiled import KERNEL, cache_folder
+from archsim.engine.simulate import prepare
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "archsim"
@@ -32,8 +35,9 @@ def decorated(tree):
 def test_kernel_lists_every_file_with_compiled_functions():
     found = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py")
              if any(decorated(ast.parse(path.read_text(encoding="utf-8"))))}
-    # Besides: the decorators themselves.
-    assert set(KERNEL) == found - ALONE | {"engine/compiled.py", "engine/linking.py"}
+    # Besides: the decorators themselves and what they compile with.
+    assert set(KERNEL) == found - ALONE | {f"engine/{name}.py" for name in (
+        "compiled", "expressions", "linking", "translate", "values")}
 
 
 @pytest.mark.parametrize("name", sorted(ALONE))
@@ -74,12 +78,45 @@ print(e[1000 : 1004].tolist())
 """
 
 
-def called(folder, cache):
-    """What the copied sources print, compiled into `cache`."""
+def call(folder, cache):
+    """Start a process of the sources in `folder` that compiles into `cache`."""
     env = dict(os.environ, PYTHONPATH=str(folder), NUMBA_CACHE_DIR=str(cache),
                PYTHONDONTWRITEBYTECODE="1")
-    return subprocess.run([sys.executable, "-c", CALL], cwd=folder, env=env, capture_output=True,
-                          text=True, check=True, timeout=300).stdout.strip()
+    return subprocess.Popen([sys.executable, "-c", CALL], cwd=folder, env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def answer(process):
+    """What a process printed, which must have ended well."""
+    printed, problems = process.communicate(timeout=300)
+    assert process.returncode == 0, problems
+    return printed.strip()
+
+
+def called(folder, cache):
+    """What the sources in `folder` print, compiled into `cache`."""
+    return answer(call(folder, cache))
+
+
+def test_processes_may_compile_the_same_at_once(tmp_path):
+    both = [call(ROOT, tmp_path) for _ in range(2)]
+    assert [answer(one) for one in both] == ["[0, 7, 3, -1]"] * 2
+    assert called(ROOT, tmp_path) == "[0, 7, 3, -1]"
+    assert not list(tmp_path.rglob("*tmp*"))
+    assert len(list(tmp_path.rglob("*.nbc"))) == 1
+
+
+def test_compiling_is_told_where_the_cache_has_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "_FOLDER", str(tmp_path))
+    told = []
+    for _ in range(2):  # the second time it is in the cache
+        mark = events.mark
+        fresh = compiling._Compiled(mark.py_func, mark._inner, mark._outer)
+        monkeypatch.setattr("archsim.engine.kernel.run", fresh)
+        prepare(told.append)
+        assert fresh.make().signatures
+    assert told == ["compiling the simulator, this once"]
+    assert list(tmp_path.rglob("*.nbc"))
 
 
 def test_an_edit_of_a_callee_changes_what_its_caller_does(tmp_path):

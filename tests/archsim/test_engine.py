@@ -50,6 +50,22 @@ def test_a_nop_takes_one_issue_and_its_signal_one_cycle_more(run, times):
     assert result.ticks == 3
 
 
+def test_the_end_leaves_no_channel_behind(run, monkeypatch):
+    # So that a run needs no second function compiled that simulates channels. One load, all of it
+    # in one of four channels, outlasts tREFI: the others have refreshes of their own meanwhile.
+    from archsim.dram import kernel
+
+    monkeypatch.setattr(kernel, "catch_up", None)
+    on = read_machine("tiny", ["dram.channels=4"])
+    far = ("operand far dram 0x0 int8 [200,64] stride [65536,1]\n"
+           "operand room scratchpad 0x4000 int8 [200,64] stride [64,1]\n")
+    result = run(HEAD + far + "stream chip0.dma0\n load dst=room src=far\n halt\n", on)
+    # Of two ranks one is first due at half of tREFI, the other at tREFI.
+    assert on.dram.ranks == 2
+    assert 1 < result.ticks / on.dram.timing.refi_cycles < 1.5  # a tick is a cycle
+    assert result.dram[0].reads == 200 and result.dram[0].refreshes == 4 * 2
+
+
 def test_waits_are_taken_together(run, times):
     # The NOP needs a and c: c is there at once, but stays until a comes.
     result = run(HEAD + "stream chip0.array0\n nop wait a:1 c:1\n halt\n"
