@@ -173,19 +173,22 @@ def drawn(seed):
 
 
 def stream(rng, cfg):
-    """Return requests in runs of hits, over bank groups, or anywhere in few rows; with pauses."""
+    """Return requests in runs of hits, over one or all bank groups, or in few rows; with pauses."""
     count, columns = rng.choice([20, 120]), cfg.columns // cfg.burst_length
-    kind, turn = rng.choice(["run", "groups", "few rows"]), rng.choice([0, 0, 0.02, 0.4])
+    kind = rng.choice(["run", "groups", "few rows", "visits"])
+    turn = rng.choice([0, 0, 0.02, 0.4]) if kind != "visits" else 0
     since, way, made = 0, rng.choice([RD, WR]), []
     for i in range(count):
         if rng.random() < turn:
             way = RD + WR - way
-        since += rng.choice([0] * 20 + [1, 3, 80])
+        since += rng.choice([1, 2, 3, 5] if kind == "visits" else [0] * 20 + [1, 3, 80])
         if kind == "run":
             place = i // columns % cfg.banks, i // (columns * cfg.banks), i % columns
         elif kind == "groups":
             group = i % (cfg.ranks * cfg.bank_groups)
             place = group * cfg.banks_per_group, 7, i // 8 % columns
+        elif kind == "visits":  # mostly one group; what comes from the other may be sooner
+            place = cfg.banks_per_group * int(rng.random() < 0.2), 7, i % columns
         else:
             place = rng.randrange(cfg.banks), rng.randrange(3), rng.randrange(2)
         made.append((way, *place, since if rng.random() < 0.9 else 0))

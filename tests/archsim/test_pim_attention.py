@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import machine.dram as dram
-from archsim.pim import PimChannel
+from archsim.pim import HostRequest, PimChannel
 from archsim.pim_attention import (
     HOST_ROWS,
     VECTOR_ROWS,
@@ -21,6 +21,7 @@ from archsim.pim_attention import (
 )
 from machine.pim import PimConfig
 from machine.pim_macros import PimCounts, attend_ops, attend_shape, logit_ops, logit_shape
+from mapping.pim import attention_cycles
 
 PRESETS = Path(dram.__file__).parent / "presets"
 
@@ -60,18 +61,25 @@ def test_it_takes_the_commands_of_every_request_in_every_layer(pim):
     assert step.refresh_late_cycles < HBM2.timing.refi_cycles // 2
 
 
-def test_a_channel_alone_takes_the_time_of_its_entries():
-    shape_k = logit_shape(HBM2, DUAL, heads=4, depth=128, length=70)
-    shape_v = attend_shape(HBM2, DUAL, depth=128, length=70)
+@pytest.mark.parametrize("pim, share", [(DUAL, 0), (DUAL, 0.3), (SINGLE, 0.1), (SINGLE, 0.3)],
+                         ids=["dual", "dual, host", "single, less host", "single, host"])
+def test_a_channel_alone_takes_the_time_of_its_entries(pim, share):
+    shape_k = logit_shape(HBM2, pim, heads=4, depth=128, length=70)
+    shape_v = attend_shape(HBM2, pim, depth=128, length=70)
     rows = iter(range(HBM2.rows))
     first = HBM2.rows - HOST_ROWS - VECTOR_ROWS
     of_k = [next(rows) for _ in range(shape_k.tiles)]
-    ops = logit_ops(HBM2, DUAL, shape_k, of_k, source=first)
+    ops = logit_ops(HBM2, pim, shape_k, of_k, source=first)
     for head in range(4):
         of_v = [next(rows) for _ in range(shape_v.tiles)]
-        ops += attend_ops(HBM2, DUAL, shape_v, [of_v], source=first + 1 + head)
-    alone = PimChannel(HBM2, DUAL).run(ops)
-    step = decode_attention(HBM2, DUAL, [[70]], heads=4, depth=128, layers=1)
+        ops += attend_ops(HBM2, pim, shape_v, [of_v], source=first + 1 + head)
+    # The host's blocks of 64 bursts, evenly over the estimated time, 16 bursts a row of 32 banks.
+    cycles = attention_cycles(heads=4, depth=128, length=70)
+    blocks = int(share * cycles / (64 * 2))
+    host = [HostRequest(n // 64 * cycles // blocks, False, n // 16 % 32,
+                        HBM2.rows - HOST_ROWS + n // 512, n % 16) for n in range(64 * blocks)]
+    alone = PimChannel(HBM2, pim).run(ops, host)
+    step = decode_attention(HBM2, pim, [[70]], heads=4, depth=128, layers=1, host_share=share)
     assert (step.cycles, step.counts, step.classes) == (alone.cycles, alone.counts, alone.classes)
 
 

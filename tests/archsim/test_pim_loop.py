@@ -47,6 +47,7 @@ CHOICES = {
     "row_buffers": (1, 2), "admission": ("paper", "exact"), "host": ("blocked", "concurrent"),
     "hold": ("issue", "last_dot"), "precharge": ("bank", "all"), "activate": ("group", "all"),
     "activate_window": (True, False), "host_entries": (1, 4, 16),
+    "slack_min_cycles": (10, 10, 300, 700),
 }
 
 
