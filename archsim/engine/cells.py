@@ -79,13 +79,15 @@ FOR_NOTHING, FOR_TOKENS, FOR_EARLIER, FOR_UNITS, FOR_MEMORY = range(5)
 
 # An instruction. BASE: where the operand in DRAM is described, or NONE. LIMITS: its edge rules.
 # UNIFORM: one block describes all its units. BY_RANK: units of different rank differ in size.
+# HEAD_TICKS: what it takes from the head of the queue, if active, before it may issue.
 (
     P_NUMBER, P_PC, P_OPCODE, P_MASK, P_OP, P_LAYER, P_LAYER_LEVEL, P_PREDICATE, P_NEGATE,
     P_WAITS, P_WAIT_COUNT, P_SIGNALS, P_SIGNAL_COUNT, P_LIMITS, P_LIMIT_COUNT, P_UNIFORM,
     P_BY_RANK, P_BASE, P_IN_DRAM, P_LIST, P_GATHERS, P_CHANNEL,
     P_END, P_COUNT, P_COUNT_REGISTER, P_ALU, P_RD, P_RA, P_B, P_B_REGISTER,
-) = range(30)  # fmt: skip
-PLAN = 30
+    P_HEAD_TICKS,
+) = range(31)  # fmt: skip
+PLAN = 31
 W_TOKEN, W_COUNT, W_SEEN, WAIT = range(4)  # SEEN: the count when it was last asked in vain
 Z_SIZE, Z_BOUND, Z_REGISTER, Z_STEPS, Z_STEP_COUNT, LIMIT = range(6)
 T_ADDRESS, T_REGISTER, T_BITS, T_STRIDES, T_STRIDE_COUNT, TILE = range(6)

@@ -126,9 +126,13 @@ def next_instruction(e: Flat, stream: int) -> int:
                 return c.NO_LAUNCH_ENTRY
         else:
             e[stream + c.S_HEAD_PC], e[stream + c.S_ACTIVE] = pc, active
+            if active and e[plan + c.P_HEAD_TICKS] > 0:
+                mark(e, stream, e[stream + c.S_TIME], CONTROL)
+                e[stream + c.S_TIME] += e[plan + c.P_HEAD_TICKS]
             return STARTED
         mark(e, stream, e[stream + c.S_TIME], CONTROL)
-        e[stream + c.S_TIME] += e[c.CONTROL_TICKS]
+        ticks = e[plan + c.P_HEAD_TICKS] if active else e[c.CONTROL_TICKS]
+        e[stream + c.S_TIME] += ticks
 
 
 @compiled

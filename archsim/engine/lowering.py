@@ -14,6 +14,7 @@ from machine.control import matching
 from machine.errors import UserError
 from machine.opcodes import Alu, Opcode
 from machine.program import Launch, Operand, Program, Queue, QueueKind, Stream
+from machine.sequencer import head_cycles
 
 __all__ = ["Lowered"]
 
@@ -200,12 +201,15 @@ class Lowered:
     def _lower_control(self, place: int, number: int, end: int) -> None:
         instruction = self.plans[number].instruction
         get, predicate = instruction.fields.get, instruction.predicate
+        sequencer = self.machine.sequencer
         self._layout.set(
             place, P_PREDICATE=c.NONE if predicate is None else predicate.register,
             P_NEGATE=predicate is not None and predicate.negate,
             P_END=end, P_COUNT=get("count", 0), P_COUNT_REGISTER=get("count_is_register", 0),
             P_ALU=Alu(get("alu", 0)), P_RD=get("rd", 0), P_RA=get("ra", 0),
-            P_B=get("b", 0), P_B_REGISTER=get("b_is_register", 0))
+            P_B=get("b", 0), P_B_REGISTER=get("b_is_register", 0),
+            P_HEAD_TICKS=head_cycles(sequencer, self.program, instruction)
+            * self.machine.ticks(sequencer.clock))
 
     def _counts(self, counts: Sequence[tuple[int, int]]) -> int:
         """Lay out what an instruction waits for or signals."""
