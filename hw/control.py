@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.flight import Flight
 from hw.loops import Loops
-from hw.operands import UNITS, Resolver, tile_layout
+from hw.operands import Resolver, tile_layout
 from hw.records import BEAT_BITS, record_layout
 from hw.scalars import BITS, LongArithmetic, Registers, Scalar
 from hw.tokens import pairs_layout

@@ -244,7 +244,7 @@ class Loader(wiring.Component):
         m = Module()
         cfg = self.cfg
         m.submodules.reader = self.reader = reader = WordReader(cfg)
-        m.submodules.pairing = self.pairing = pairing = Pairing(cfg)
+        m.submodules.pairing = self.pairing = Pairing(cfg)
         m.submodules.instruction = self.instruction = instruction = InstructionCheck(cfg)
         m.submodules.operand = operand = OperandCheck(cfg)
         wiring.connect(m, wiring.flipped(self.o_fetch), reader.o_fetch)

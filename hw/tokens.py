@@ -125,7 +125,8 @@ class Tokens(wiring.Component):
             taken = reduce(add, [_of(waits, token, granted) for waits, granted
                                  in zip(self.waits, self.granted, strict=True)])
             after = Signal(wide, name=f"after_{token}")
-            m.d.comb += [after.eq(count + come[token] - taken), over[token].eq(after[cfg.token_bits:].any())]
+            m.d.comb += [after.eq(count + come[token] - taken),
+                         over[token].eq(after[cfg.token_bits :].any())]
             m.d.sync += count.eq(after)
             with m.If(self.clear):
                 m.d.sync += count.eq(0)

@@ -16,6 +16,7 @@ from hw.floats import decoded_shape
 from machine.dram import DramConfig
 from machine.floats import FloatConfig
 from machine.formats import FORMATS
+from machine.front_end import FrontEndConfig
 from machine.group import GroupConfig
 from machine.group_scale import GroupScaleConfig
 from machine.load import read_machine
@@ -40,6 +41,7 @@ CONFIGS = {
     TableUnitConfig: TableUnitConfig(),
     VectorCoreConfig: VectorCoreConfig(lanes=4, row_elements=32),
     BankUnitConfig: BankUnitConfig(),
+    FrontEndConfig: FrontEndConfig(units=(2, 1, 1, 0, 0), tokens=4),
     DramConfig: read_machine("npu-hbm2").dram,
     PimConfig: PimConfig(unit=BankUnitConfig(), buffer_bytes=1024, gwrite_cycles=96, dot_cycles=2),
 }
@@ -50,7 +52,7 @@ ARGUMENTS = {
     "rounding": "floor", "cycles": 2, "registers": 1, "act": FORMATS["float8_e4m3fn"],
     "weight": FORMATS["float8_e4m3fn"], "acc": FORMATS["float32"], "low": -20, "depth": 4,
     "act_block": FORMATS["mxfp8_e4m3"], "weight_block": FORMATS["mxfp4"], "lanes": 4,
-    "act_format": "float16", "weight_format": "shift4",
+    "act_format": "float16", "sources": 3, "units": 2, "ports": 2, "weight_format": "shift4",
 }
 OPTIONS = {"holds": True}  # what adds members
 

@@ -399,8 +399,9 @@ def compare(simulation, rules_module, program, launch, stubs):
     return rules
 
 
+@pytest.mark.slow
 @pytest.mark.cxxrtl
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(100))
 def test_a_random_program_issues_and_starts_by_the_rules(tiny, timing_rules, random_program, seed):
     maker = random_program(seed)
     program, launch, values = maker.program()
