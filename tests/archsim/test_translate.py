@@ -336,7 +336,8 @@ def by_name(a):
 
 @pytest.mark.parametrize("function, signature", [
     (slice_of, int64(ROW)), (ends_without, int64(int64)), (changes, int64(ROW, int64)),
-    (makes_in_a_loop, int64(int64)), (by_name, int64(int64))], ids=lambda one: getattr(one, "__name__", ""))
+    (makes_in_a_loop, int64(int64)), (by_name, int64(int64)),
+], ids=lambda one: getattr(one, "__name__", ""))
 def test_refuses_what_it_does_not_know(ours, function, signature):
     with pytest.raises(AssertionError, match="numba's front end was asked"):
         ours(signature, function)
