@@ -15,8 +15,9 @@ integers, pointers, arrays and tuples needs: it is without closures, exceptions,
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding, ir
 from numba.core import codegen, compiler, typed_passes, untyped_passes
+from numba.core.codegen import ll as binding
+from numba.core.codegen import llvmir as ir
 from numba.core.compiler_machinery import PassManager
 from numba.core.environment import Environment
 from numba.core.funcdesc import FunctionDescriptor

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llvmlite import ir
 from numba import boolean, int64, types
 from numba.core import cgutils
+from numba.core.codegen import llvmir as ir
 
 from archsim.engine.expressions import Expressions, Frame
 from archsim.engine.values import I64, Untranslatable, Value

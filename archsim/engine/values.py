@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llvmlite import ir
 from numba import boolean, int64, types
 from numba.core import cgutils
+from numba.core.codegen import llvmir as ir
 
 __all__ = ["I64", "Untranslatable", "Value", "Values", "wrapped"]
 

@@ -203,6 +203,12 @@ def loop(which: int, e: Row, first: int, last: int) -> int:
         else:
             found = 7
         return found * 100 + n
+    return nested(which, e, first, last)
+
+
+@compiled
+def nested(which: int, e: Flat, first: int, last: int) -> int:
+    found = 0
     if which == 5:
         for cell in (2, first, e[1]):
             for step in (1, 10):
@@ -223,7 +229,7 @@ def loop(which: int, e: Row, first: int, last: int) -> int:
 def test_loops_are_pythons(ours):
     made, e = ours(int64(int64, ROW, int64, int64), loop), np.array([3, 1, 4, 1])
     for which, first, last in itertools.product(range(7), range(-2, 5), range(-3, 9)):
-        want = int(loop(which, e.copy(), first, last))
+        want = int(plain(loop)(which, e.copy(), first, last))
         assert made(which, e.copy(), first, last) == want, f"{which}: {first}, {last}"
 
 
