@@ -240,8 +240,6 @@ class Control(wiring.Component):
 
         # The head: what is behind the last instruction that has started.
         head = data.View(record_layout(INSTRUCTION), memories.word)
-        scalar = data.View(record_layout(field_record(Opcode.SCALAR)), head.fields)
-        loop = data.View(record_layout(field_record(Opcode.LOOP)), head.fields)
         at_head, leaves, pending = Signal(), Signal(), Signal()
         active = Signal()
         m.d.comb += [
@@ -251,24 +249,22 @@ class Control(wiring.Component):
             self.layer.eq(self._layer(loops, head)),
         ]
 
-        # Control: loops and scalars.
-        is_control, ends = Signal(), Signal()
-        spent = Signal(range(cfg.control_cycles + cfg.long_cycles))
-        long = Signal()
-        m.d.comb += [
-            is_control.eq((head.opcode >= Opcode.LOOP) & (head.opcode <= Opcode.SCALAR)),
-            ends.eq(at_head & is_control
-                    & (spent == Mux(long, cfg.control_cycles + cfg.long_cycles - 1,
-                                    cfg.control_cycles - 1))),
-        ]
-        with m.If(at_head & is_control):
-            m.d.sync += spent.eq(Mux(ends, 0, spent + 1))
-            m.d.comb += next_pc.eq(Mux(ends, self.pc + 1, self.pc))
-        self._loop(m, head.opcode, loop, active, ends, loops, registers, memories, next_pc)
-        self._scalar(m, head, scalar, active, spent == 0, ends, long, loops, registers, memories)
+        is_control = self._control(m, head, at_head, active, loops, registers, memories, next_pc)
         with m.If(at_head & (head.opcode == Opcode.HALT)):
             m.d.sync += self.halted.eq(1)
 
+        issues = self._issue(m, head, at_head, is_control, active, resolver, next_pc)
+        self._command(m, head, issues, loops, registers)
+
+        # It waits for its units and starts.
+        self._start(m, head, active, issues, pending, leaves, resolver, registers)
+        with m.If(self.clear):
+            m.d.sync += [pending.eq(0), self.halted.eq(0)]
+        return m
+
+    def _issue(self, m: Module, head: data.View, at_head: Signal, is_control: Signal,
+               active: Signal, resolver: Resolver, next_pc: Signal) -> Signal:
+        """Resolve the operands of the head and take its tokens; return whether it issues."""
         # Anything else resolves its operands, then issues with its tokens.
         issues, ready, resolves = Signal(), Signal(), Signal()
         slots = [head[f"operand{slot}"] for slot in range(OPERAND_SLOTS)]
@@ -288,13 +284,31 @@ class Control(wiring.Component):
         ]
         with m.If(issues):
             m.d.comb += next_pc.eq(self.pc + 1)
+        return issues
 
-        # It waits for its units and starts.
-        self._command(m, head, issues, loops, registers)
-        self._start(m, head, active, issues, pending, leaves, resolver, registers)
+    def _control(self, m: Module, head: data.View, at_head: Signal, active: Signal, loops: Loops,
+                 registers: Registers, memories: Memories, next_pc: Signal) -> Signal:
+        """Run loops and scalars; return whether the head is one."""
+        cfg = self.cfg
+        scalar = data.View(record_layout(field_record(Opcode.SCALAR)), head.fields)
+        loop = data.View(record_layout(field_record(Opcode.LOOP)), head.fields)
+        is_control, ends = Signal(), Signal()
+        spent = Signal(range(cfg.control_cycles + cfg.long_cycles))
+        long = Signal()
+        m.d.comb += [
+            is_control.eq((head.opcode >= Opcode.LOOP) & (head.opcode <= Opcode.SCALAR)),
+            ends.eq(at_head & is_control
+                    & (spent == Mux(long, cfg.control_cycles + cfg.long_cycles - 1,
+                                    cfg.control_cycles - 1))),
+        ]
+        with m.If(at_head & is_control):
+            m.d.sync += spent.eq(Mux(ends, 0, spent + 1))
+            m.d.comb += next_pc.eq(Mux(ends, self.pc + 1, self.pc))
+        self._loop(m, head.opcode, loop, active, ends, loops, registers, memories, next_pc)
+        self._scalar(m, head, scalar, active, spent == 0, ends, long, loops, registers, memories)
         with m.If(self.clear):
-            m.d.sync += [pending.eq(0), self.halted.eq(0), spent.eq(0)]
-        return m
+            m.d.sync += spent.eq(0)
+        return is_control
 
     def _layer(self, loops: Loops, head: data.View) -> Value:
         """Return the layer of the head: its own and, if it names a level, that loop's index."""
@@ -394,7 +408,14 @@ class Control(wiring.Component):
                 *(pair.token.eq(head[f"signal{i}_token"]) for i, pair in enumerate(signals)),
                 *(pair.count.eq(head[f"signal{i}_count"]) for i, pair in enumerate(signals)),
             ]
+        self._leave(m, flight, pending, age, by_units, is_fence, is_read, asked, came, resolved,
+                    mask, signals, rd, leaves, resolver, registers)
 
+    def _leave(self, m: Module, flight: Flight, pending: Signal, age: Signal, by_units: Signal,
+               is_fence: Signal, is_read: Signal, asked: Signal, came: Signal, resolved: Signal,
+               mask: Signal, signals: Signal, rd: Signal, leaves: Signal, resolver: Resolver,
+               registers: Registers) -> None:
+        """Start what has issued, and complete what no unit does."""
         # All units start together; one with an empty tile does nothing.
         driven, accepted = Signal(self.units), Signal()
         m.d.comb += [

@@ -246,7 +246,7 @@ class Loader(wiring.Component):
         m.submodules.reader = self.reader = reader = WordReader(cfg)
         m.submodules.pairing = self.pairing = Pairing(cfg)
         m.submodules.instruction = self.instruction = instruction = InstructionCheck(cfg)
-        m.submodules.operand = operand = OperandCheck(cfg)
+        m.submodules.operand = self.operand = operand = OperandCheck(cfg)
         wiring.connect(m, wiring.flipped(self.o_fetch), reader.o_fetch)
         wiring.connect(m, wiring.flipped(self.i_fetched), reader.i_fetched)
 
@@ -280,45 +280,64 @@ class Loader(wiring.Component):
                 with m.If(reader.come):
                     self._header(m)
             with m.Case(Phase.LAUNCH):
-                m.d.comb += [reader.go.eq(number != counts["launch"]),
-                             self.load.launch.eq(reader.come), self.load.address.eq(number),
-                             self.load.word.eq(reader.word)]
-                with m.If(reader.come):
-                    m.d.sync += number.eq(number + 1)
-                with m.Elif(~reader.go):
-                    self._go(m, Phase.TOKENS, self.offset["tokens"])
+                self._values(m)
             with m.Case(Phase.TOKENS):
-                token = data.View(record_layout(TOKEN), reader.word)
-                m.d.comb += [reader.go.eq(number != counts["tokens"]),
-                             self.token_load.eq(reader.come), self.count.eq(token.initial)]
-                with m.If(reader.come):
-                    m.d.sync += number.eq(number + 1)
-                    with m.If(token.initial[cfg.token_bits :].any()):
-                        m.d.comb += self.trap.eq(Trap.OVERFLOW)
-                with m.Elif(~reader.go):
-                    self._go(m, Phase.OPERANDS, self.offset["operands"])
+                self._tokens(m)
             with m.Case(Phase.OPERANDS):
-                m.d.comb += [reader.go.eq(number != counts["operands"]),
-                             self.load.address.eq(Cat(at[2:], number)), self.load.word.eq(beat)]
-                with m.If(reader.come & (at[:2] == 3)):
-                    m.d.comb += [self.trap.eq(operand.trap),
-                                 self.load.operand.eq(at[2:] < BEATS)]
-                    with m.If(at == OPERAND.bytes // WORD_BYTES - 1):
-                        m.d.sync += number.eq(number + 1)
-                with m.Elif(~reader.go):
-                    self._go(m, Phase.STREAM, self.offset["streams"])
+                self._operands(m)
             with m.Case(Phase.STREAM, Phase.INSTRUCTIONS):
                 self._streams(m)
 
-        # What is refused ends it; a start begins anew.
-        with m.If(reader.error):
+        self._ends(m)
+        return m
+
+    def _operands(self, m: Module) -> None:
+        """Take a word of an operand; every fourth ends a beat."""
+        reader, number, at, counts = self.reader, self.number, self.at, self.counts
+        operand, beat = self.operand, self.whole[-BEAT_BITS:]
+        m.d.comb += [reader.go.eq(number != counts["operands"]),
+                     self.load.address.eq(Cat(at[2:], number)), self.load.word.eq(beat)]
+        with m.If(reader.come & (at[:2] == 3)):
+            m.d.comb += [self.trap.eq(operand.trap),
+                         self.load.operand.eq(at[2:] < BEATS)]
+            with m.If(at == OPERAND.bytes // WORD_BYTES - 1):
+                m.d.sync += number.eq(number + 1)
+        with m.Elif(~reader.go):
+            self._go(m, Phase.STREAM, self.offset["streams"])
+
+    def _values(self, m: Module) -> None:
+        """Take a value of the launch table."""
+        reader, number, counts = self.reader, self.number, self.counts
+        m.d.comb += [reader.go.eq(number != counts["launch"]),
+                     self.load.launch.eq(reader.come), self.load.address.eq(number),
+                     self.load.word.eq(reader.word)]
+        with m.If(reader.come):
+            m.d.sync += number.eq(number + 1)
+        with m.Elif(~reader.go):
+            self._go(m, Phase.TOKENS, self.offset["tokens"])
+
+    def _tokens(self, m: Module) -> None:
+        """Take a token and its count."""
+        cfg, reader, number, counts = self.cfg, self.reader, self.number, self.counts
+        token = data.View(record_layout(TOKEN), reader.word)
+        m.d.comb += [reader.go.eq(number != counts["tokens"]),
+                     self.token_load.eq(reader.come), self.count.eq(token.initial)]
+        with m.If(reader.come):
+            m.d.sync += number.eq(number + 1)
+            with m.If(token.initial[cfg.token_bits :].any()):
+                m.d.comb += self.trap.eq(Trap.OVERFLOW)
+        with m.Elif(~reader.go):
+            self._go(m, Phase.OPERANDS, self.offset["operands"])
+
+    def _ends(self, m: Module) -> None:
+        """End with what is refused; begin anew with a start."""
+        with m.If(self.reader.error):
             m.d.comb += self.trap.eq(Trap.BUS)
         with m.If(self.trap != Trap.NONE):
-            m.d.sync += phase.eq(Phase.IDLE)
+            m.d.sync += self.phase.eq(Phase.IDLE)
         with m.If(self.start):
             m.d.sync += self.used.eq(0)
             self._go(m, Phase.HEADER, 0)
-        return m
 
     def _go(self, m: Module, phase: "Phase", offset) -> None:
         """Go on in `phase` with the first record at `offset` of the program."""

@@ -213,8 +213,26 @@ class Resolver(wiring.Component):
         with m.If(self.taken):
             m.d.sync += [self.done.eq(0), first.eq(1)]
 
-        # Four products a beat: of steps of edges, or of strides of loops.
         edges = [beats[3 + axis // 2] for axis in range(DIMENSIONS)]
+        products = self._products(m, at, walk, beats, edges)
+
+        self._record(m, at, walk, beats, edges, products, linked)
+
+        # A unit with an empty tile does nothing.
+        tile = self.tile
+        nothing = Cat((tile.sizes[axis] == 0) & (tile.dimensions > axis)
+                      for axis in range(DIMENSIONS)).any()
+        with m.If(working & first):
+            m.d.sync += self.empty.eq(0)
+        with m.Elif(self.valid & (tile.part == Part.TILE) & nothing):
+            m.d.sync += self.empty.bit_select(tile.unit, 1).eq(1)
+        return m
+
+    def _products(self, m: Module, at: Signal, walk: Walk, beats: list[data.View],
+                  edges: list[data.View]) -> list[Value]:
+        """Return four products of the beat that has come."""
+        cfg = self.cfg
+        # Four products a beat: of steps of edges, or of strides of loops.
         numbers = max(32, cfg.offset_bits)
         is_edge, second = (at == 4) | (at == 5), (at == 5) | (at == 7)
         products = []
@@ -234,7 +252,11 @@ class Resolver(wiring.Component):
                                     lane + 4 * second)]),
             ]
             products.append(factor * index)
+        return products
 
+    def _record(self, m: Module, at: Signal, walk: Walk, beats: list[data.View],
+                edges: list[data.View], products: list[Value], linked: list[Signal]) -> None:
+        """Take the beat that has come into the tile."""
         # The record, beat by beat.
         tile = self.tile
         register = self.read[0]
@@ -272,15 +294,6 @@ class Resolver(wiring.Component):
                                   products[2 * lane : 2 * lane + 2])
             with m.Case(6, 7):
                 m.d.sync += tile.offset.eq(tile.offset + sum(products))
-
-        # A unit with an empty tile does nothing.
-        nothing = Cat((tile.sizes[axis] == 0) & (tile.dimensions > axis)
-                      for axis in range(DIMENSIONS)).any()
-        with m.If(working & first):
-            m.d.sync += self.empty.eq(0)
-        with m.Elif(self.valid & (tile.part == Part.TILE) & nothing):
-            m.d.sync += self.empty.bit_select(tile.unit, 1).eq(1)
-        return m
 
     def _cut(self, m: Module, beat: data.View, lane: int, axis: int,
              products: list[Value]) -> None:

@@ -88,19 +88,7 @@ class Tokens(wiring.Component):
         most = (2**COUNT_BITS - 1) * WAIT_SLOTS * self.sources
         wide = max(cfg.token_bits, most.bit_length()) + 1
 
-        # What is given waits in a line, so that it is added a cycle before it can be taken.
-        m.d.comb += self.busy.eq(Cat(*self.gives).any())
-        given = [Cat(gives, signals.as_value())
-                 for gives, signals in zip(self.gives, self.signals, strict=True)]
-        for step in range(cfg.token_latency_cycles - 1):
-            later = [Signal.like(one, name=f"given_{step}_{s}") for s, one in enumerate(given)]
-            m.d.sync += [new.eq(Mux(self.clear, 0, old))
-                         for new, old in zip(later, given, strict=True)]
-            with m.If(Cat(one[0] for one in later).any()):
-                m.d.comb += self.busy.eq(1)
-            given = later
-        arrived = [(one[0], data.View(pairs_layout(cfg), one[1:])) for one in given]
-
+        arrived = self._arrived(m)
         come = [Signal(wide, name=f"come_{t}") for t in range(cfg.tokens)]
         for token, there in enumerate(come):
             m.d.comb += there.eq(reduce(add, [_of(pairs, token, when) for when, pairs in arrived]))
@@ -137,3 +125,19 @@ class Tokens(wiring.Component):
             with m.If(over[token]):
                 m.d.comb += self.overflow_token.eq(token)
         return m
+
+    def _arrived(self, m: Module) -> list[tuple[Value, data.View]]:
+        """Return what comes in this cycle, by source: whether something does, and what."""
+        cfg = self.cfg
+        # What is given waits in a line, so that it is added a cycle before it can be taken.
+        m.d.comb += self.busy.eq(Cat(*self.gives).any())
+        given = [Cat(gives, signals.as_value())
+                 for gives, signals in zip(self.gives, self.signals, strict=True)]
+        for step in range(cfg.token_latency_cycles - 1):
+            later = [Signal.like(one, name=f"given_{step}_{s}") for s, one in enumerate(given)]
+            m.d.sync += [new.eq(Mux(self.clear, 0, old))
+                         for new, old in zip(later, given, strict=True)]
+            with m.If(Cat(one[0] for one in later).any()):
+                m.d.comb += self.busy.eq(1)
+            given = later
+        return [(one[0], data.View(pairs_layout(cfg), one[1:])) for one in given]

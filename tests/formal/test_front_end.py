@@ -1,14 +1,14 @@
 # amaranth: UnusedElaboratable=no
-"""The front end of the chip: tokens, refused encodings, what is asked of memory.
+"""The front end of the chip: instructions under way, refused encodings, what is asked of memory.
 
 Mode `prove` holds for any number of cycles, and for a reset and a start at any of them.
 """
 
 from functools import reduce
-from operator import add, or_
+from operator import or_
 
 import pytest
-from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Assert, Assume, Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -17,99 +17,12 @@ from hw.flight import Flight
 from hw.formal import prove
 from hw.loader import WordReader
 from hw.properties import Kept
-from hw.tokens import Tokens
 from machine.front_end import FrontEndConfig, Trap
 from machine.opcodes import OPCODES, Opcode
 from machine.records import FIELDS_BITS, INSTRUCTION, OPERAND
 
 SMALL = {"units": (1, 1, 0, 0, 0), "tokens": 2, "token_bits": 8, "instructions": 4, "operands": 4,
          "launch": 2, "address_bits": 16, "index_bits": 8, "slots": 2}
-SOURCES = 2
-
-
-class TokensHarness(wiring.Component):
-    """Tokens between free queues; one token's count is kept a second time, as wide as it takes.
-
-    What is given is added to it, what is granted taken from it, `latency` cycles later as a whole.
-    """
-
-    def __init__(self, dut, token):
-        self.dut, self.token = dut, token
-        members = {}
-        for path, member, value in dut.signature.flatten(dut):
-            if member.flow is In:
-                members["__".join(map(str, path))] = In(len(value.as_value()) if hasattr(
-                    value, "as_value") else len(value))
-        super().__init__(members)
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.dut = dut = self.dut
-        for path, member, value in dut.signature.flatten(dut):
-            if member.flow is In:
-                m.d.comb += value.eq(getattr(self, "__".join(map(str, path))))
-
-        def sums(ports, valids):
-            return reduce(add, [
-                reduce(add, [Mux((pair.token == self.token) & valid, pair.count, 0)
-                             for pair in pairs])
-                for pairs, valid in zip(ports, valids, strict=True)])
-
-        latency = dut.cfg.token_latency_cycles
-        come = Signal(16, name="come_0")
-        m.d.comb += come.eq(sums(dut.signals, dut.gives))
-        for step in range(1, latency):
-            later = Signal(16, name=f"come_{step}")
-            m.d.sync += later.eq(Mux(dut.clear, 0, come))
-            come = later
-        visible = Signal(17)
-        count = Signal(16)
-        taken = sums(dut.waits, dut.granted)
-        m.d.comb += visible.eq(count + Mux(latency == 0, come, 0))
-        m.d.sync += count.eq(count + come - taken)
-        with m.If(dut.clear):
-            m.d.sync += count.eq(0)
-        with m.Elif(dut.load & (dut.load_token == self.token)):
-            m.d.sync += count.eq(dut.load_count)
-
-        # No count passes its width, as `overflow` would say, until the next start.
-        lost = Signal()
-        with m.If(dut.overflow):
-            m.d.sync += lost.eq(1)
-        with m.If(dut.clear):
-            m.d.sync += lost.eq(0)
-        m.d.comb += Assume(~lost & ~dut.overflow)
-
-        m.d.comb += [
-            Assert(count == dut.counts[self.token]),
-            Assert(taken <= visible),
-            *(Assert(~granted | wants)
-              for granted, wants in zip(dut.granted, dut.wants, strict=True)),
-        ]
-        # The first queue waits for nobody: it gets its tokens if this one is all it waits for.
-        first = dut.waits[0]
-        alone = Cat((pair.token == self.token) | (pair.count == 0) for pair in first).all()
-        needed = reduce(add, [Mux(pair.token == self.token, pair.count, 0) for pair in first])
-        m.d.comb += Assert(~(alone & dut.wants[0]) | (dut.granted[0] == (needed <= visible)))
-        return m
-
-
-@pytest.mark.parametrize("latency", [0, 1, 3])
-@pytest.mark.parametrize("token", [0, 1])
-def test_tokens_are_neither_lost_nor_invented(latency, token):
-    cfg = FrontEndConfig(**SMALL, token_latency_cycles=latency)
-    verdict = prove(TokensHarness(Tokens(cfg, SOURCES), token), depth=latency + 2)
-    assert verdict.status == "pass", verdict.reason
-
-
-@pytest.mark.parametrize("old, new", [
-    ("m.d.sync += count.eq(after)", "m.d.sync += count.eq(after - come[token])"),
-    ("for before in range(queue):", "for before in range(0):"),
-    ("(pair.count == 0) | (there", "(pair.count != 1) | (there"),
-], ids=["gives are lost", "two queues take one token", "counts are not looked at"])
-def test_broken_tokens_are_seen(edited, old, new):
-    dut = edited("hw.tokens", old, new).Tokens(FrontEndConfig(**SMALL), SOURCES)
-    assert prove(TokensHarness(dut, 0), mode="bmc", depth=4).status == "fail"
 
 
 def reserved_of(opcode):
