@@ -273,7 +273,8 @@ def _open(k: Flat, x: Flat, t: Flat, row: int) -> int:
     if x[at.FULL] == k[at.GROUPS]:
         return ENDED
     width = k[at.WIDTH + at.GACT]
-    for first in range(0, k[at.BANKS], width):
+    for number in range(k[at.BANKS] // width):
+        first = number * width
         if x[at.WRONG] + x[at.HELD] == 0 and width == 1 << k[at.GROUP_BITS]:
             # The common case: its rows are closed, or open as wanted.
             match = x[k[at.AT_MATCH] + (first >> k[at.GROUP_BITS])]

@@ -24,7 +24,7 @@ TINY = (ROOT / "machine" / "presets" / "tiny.toml").read_text()
 OPT = json.loads((ROOT / "mapping" / "models" / "opt-125m.json").read_text())
 MODELS, FAMILY_NAMES = ", ".join(model_names()), ", ".join(sorted(FAMILIES))
 ARRAY_KEYS = ("a_bits, acc_bits, acc_rows, clock, cols, count, dataflows, fidelity, kind, name, "
-              "pe, rows, w_bits")
+              "pe, rows, short_paths, w_bits")
 RUN_TINY = "run --machine tiny --program {gemm}"
 PARTS = ("dram.preset must be one of ddr4-2400r, ddr5-4800bn, gddr6-1350mv, hbm2-neupims, "
          "hbm3-6400, lpddr5-6400, not 'hbm9'")
@@ -302,8 +302,8 @@ WRONG_LINES = {
                                           "not 9",
     "diff-exec {gemm} --seed -1": "--seed must be at least 0, not -1",
     "rtl": "rtl: --output must be given",
-    "rtl -o {tmp}/v --block systolik": "--block must be one of lut, systolic, vector, not "
-                                       "'systolik'; did you mean 'systolic'?",
+    "rtl -o {tmp}/v --block systolik": "--block must be one of lut, pim, systolic, "
+                                       "vector, not 'systolik'; did you mean 'systolic'?",
     "rtl -o {tmp}/v --wrap axi4": "--wrap must be one of axi, not 'axi4'; did you mean 'axi'?",
     "rtl -o /dev/null/v": "/dev/null/v: --output must be a directory that can be written: Not a "
                           "directory",

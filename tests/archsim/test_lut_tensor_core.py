@@ -87,7 +87,8 @@ def test_every_table_is_drawn():
 
 def test_what_is_not_known_is_named():
     with pytest.raises(UserError,
-                       match="^paper must be one of lut-tensor-core, mixpe, not 'pim-gpt'$"):
+                       match="^paper must be one of lut-tensor-core, mixpe, neupims, "
+                             "not 'pim-gpt'$"):
         study_of("pim-gpt", "2")
     with pytest.raises(UserError, match="^--table must be one of 2, .*, not '3'"):
         study_of("lut-tensor-core", "3")
