@@ -23,7 +23,7 @@ from amaranth.lib import stream, wiring
 __all__ = ["StreamLog", "StreamSimulation", "pack_beats", "unpack_beats"]
 
 WORD_BITS = 32  # bits of a word of payload, here and in CXXRTL
-OPTIONS = ("-std=c++17", "-O2", "-fPIC", "-shared")
+OPTIONS = ("-std=c++17", "-fPIC", "-shared")
 
 HARNESS = """
 using namespace cxxrtl;
@@ -110,10 +110,14 @@ class StreamSimulation:
     flatten : bool
         Whether all modules but `parts` become one. A large design compiles many times faster
         as it is, and runs slower.
+    optimize : int
+        The C++ compiler's level. 0 compiles a large design several times faster, which then runs
+        several times slower.
     """
 
     def __init__(self, component: wiring.Component, *, merge_wires: bool = True,
-                 parts: Sequence[tuple[str, wiring.Component]] = (), flatten: bool = True):
+                 parts: Sequence[tuple[str, wiring.Component]] = (), flatten: bool = True,
+                 optimize: int = 2):
         self.merge_wires, self.flatten = merge_wires, flatten
         self.streams: dict[str, tuple[bool, int]] = {}  # name: is an input, words of a payload
         for name, member in component.signature.members.items():
@@ -123,7 +127,7 @@ class StreamSimulation:
             self.streams[name] = member.flow is wiring.In, -(-bits // WORD_BITS)
         name = type(component).__name__.lower()
         source = self._design(component, name, parts) + self._loop(name)
-        self._library = ctypes.CDLL(str(_compile(source, self._runtime())))
+        self._library = ctypes.CDLL(str(_compile(source, self._runtime(), optimize)))
         self._run = self._library.run
         self._run.restype = ctypes.c_int64
 
@@ -210,7 +214,7 @@ def _to_cxx(component: wiring.Component, name: str, merge_wires: bool,
                           stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def _compile(source: str, include: Path) -> Path:
+def _compile(source: str, include: Path, optimize: int = 2) -> Path:
     """Return the shared library of C++ `source`, from the cache if it is there.
 
     `include` is the folder of CXXRTL's headers, of the version that wrote the text.
@@ -218,9 +222,10 @@ def _compile(source: str, include: Path) -> Path:
     compiler = shutil.which("g++")
     if compiler is None:
         raise FileNotFoundError("a C++ compiler named g++ is needed to simulate with CXXRTL")
-    command = [compiler, *OPTIONS, "-x", "c++", "-"]
+    options = [*OPTIONS, f"-O{optimize}"]
+    command = [compiler, *options, "-x", "c++", "-"]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    key = hashlib.sha256(version + "\0".join([*OPTIONS, source]).encode()).hexdigest()
+    key = hashlib.sha256(version + "\0".join([*options, source]).encode()).hexdigest()
     folder = Path(os.environ.get("ARCHSIM_CACHE", ".cache")) / "cxxrtl"
     library = (folder / f"{key[:32]}.so").resolve()
     if not library.exists():

@@ -339,7 +339,7 @@ class Loader(wiring.Component):
             m.d.sync += self.used.eq(0)
             self._go(m, Phase.HEADER, 0)
 
-    def _go(self, m: Module, phase: "Phase", offset) -> None:
+    def _go(self, m: Module, phase: Phase, offset: Value | int) -> None:
         """Go on in `phase` with the first record at `offset` of the program."""
         m.d.sync += [self.phase.eq(phase), self.at.eq(0), self.number.eq(0),
                      self.next_word.eq(self.base + offset)]
