@@ -45,10 +45,13 @@ def traced(address):
 
 
 class Maker:
-    """One random program; `seed` decides everything."""
+    """One random program; `seed` decides everything. A `short` one has fewer statements."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, short=False):
         self.random = random.Random(seed)
+        self.rounds = 2 if short else ROUNDS
+        self.statements = 1 if short else 3  # fewer than these, and one
+        self.exchanges = (1, 3) if short else (2, 7)
         self.coverage = Counter()
         self.operands, self.tokens = [], []
         self.levels = 0  # loops open where the next instruction stands
@@ -62,11 +65,11 @@ class Maker:
         owners = draw.choice([(1, 2, 4), (3, 4), (7,), (4, 1, 2)])
         queues = [(Queue(QueueKind.DMA, i), mask) for i, mask in enumerate(owners)]
         queues += [(Queue(QueueKind.ARRAY), 1), (Queue(QueueKind.VECTOR), 1)]
-        self.bodies = [[[] for _ in range(ROUNDS)] for _ in queues]
+        self.bodies = [[[] for _ in range(self.rounds)] for _ in queues]
         self._fill(owners[0])
         for number, (queue, mask) in enumerate(queues):
             for body in self.bodies[number]:
-                body += self._block(queue, number, mask, draw.randrange(3), 1)
+                body += self._block(queue, number, mask, draw.randrange(self.statements), 1)
         self._exchange(queues)
         symbols = [
             Symbol("pool", SymbolKind.CONST, DRAM, 0, (64, 64), "int8"),
@@ -141,8 +144,8 @@ class Maker:
     def _exchange(self, queues):
         """Put instructions that signal and wait into the rounds, as often given as taken."""
         draw = self.random
-        for _ in range(draw.randrange(2, 7)):
-            early = draw.randrange(ROUNDS - 1)
+        for _ in range(draw.randrange(*self.exchanges)):
+            early = draw.randrange(self.rounds - 1)
             giver = draw.randrange(len(queues))
             takers = draw.sample(range(len(queues)), draw.choice([1, 1, 2, 3]))
             initial = draw.choice([0, 0, 1, 5])
@@ -152,7 +155,7 @@ class Maker:
             times = draw.choice([n for n in (1, 2, 3, 4) if total % n == 0])
             self._insert(queues, giver, early, times, signals=((token, total // times),))
             for taker, often, count in shares:
-                late = draw.randrange(0 if initial >= total else early + 1, ROUNDS)
+                late = draw.randrange(0 if initial >= total else early + 1, self.rounds)
                 self._insert(queues, taker, late, often, waits=((token, count),))
 
     def _insert(self, queues, number, turn, times, **tokens):

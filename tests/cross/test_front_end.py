@@ -2,6 +2,7 @@
 """The front end in RTL against the simulator's rules: what starts where, with what, and when."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,21 @@ from machine.encoding import encode
 from machine.formats import format_named
 from machine.front_end import Trap, front_end_of
 from machine.load import read_machine
-from machine.opcodes import OPCODES, Mode, Opcode
+from machine.opcodes import OPCODES, Alu, Mode, Opcode
 from machine.places import Places
-from machine.program import NO_LEVEL, Launch
-from machine.records import field_record
+from machine.program import (
+    NO_LEVEL,
+    Instruction,
+    Launch,
+    Operand,
+    Program,
+    Queue,
+    QueueKind,
+    Space,
+    Stream,
+    Token,
+)
+from machine.records import SECTIONS, field_record
 from machine.verify import verify
 
 ROOT = Path(__file__).parents[2]
@@ -240,22 +252,23 @@ MOST = 2  # instructions under way in a stub
 class Simulation:
     """The compiled front end of a machine, and how a program is given to it."""
 
-    def __init__(self, machine):
+    def __init__(self, machine, optimize):
         self.machine = machine
         self.cfg = front_end_of(machine, **SIZES)
         self.compiled = StreamSimulation(Bench(self.cfg, MOST),
                                          parts=parts_of(self.cfg, "queue"),
-                                         flatten=False)
+                                         flatten=False, optimize=optimize)
 
-    def run(self, image, launch, stubs, counts):
+    def run(self, image, launch, stubs, counts, base=None):
         """Run the binary `image`; return the log of every stream.
 
-        `counts` says how many events each output has.
+        `counts` says how many events each output has. The launch table's values lie behind the
+        program unless `base` is given.
         """
         words = list(np.frombuffer(image + bytes(-len(image) % 8), "<u8"))
-        base = 8 * len(words)
+        base = 8 * len(words) if base is None else base
         words += [value % 2**64 for value in launch]
-        words = [len(words) | base << 32, *words]
+        words = [len(words) | base << 32, *map(int, words)]
         inputs = {"i_image": (_words(words, 64), np.zeros(len(words), np.int64))}
         for n in range(len(self.cfg.queues)):
             times = [delay | work << TIME for delay, work in stubs.times[n][:-1]] if stubs else []
@@ -281,8 +294,14 @@ def _ints(log):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """The front end of `tiny`."""
-    return Simulation(machine_with())
+    """The front end of `tiny`, soon compiled, at 600 cycles a second."""
+    return Simulation(machine_with(), optimize=0)
+
+
+@pytest.fixture(scope="module")
+def fast_tiny():
+    """The same, compiled in minutes, for long programs."""
+    return Simulation(machine_with(), optimize=1)
 
 
 def packed(layout, values):
@@ -399,15 +418,40 @@ def compare(simulation, rules_module, program, launch, stubs):
     return rules
 
 
+def run_random(simulation, rules_module, maker, seed):
+    """Compare the random program of `maker`."""
+    program, launch, values = maker.program()
+    assert not verify(program, launch, simulation.machine, values)
+    stubs = Stubs(simulation.machine, MOST, seed, maker.answer)
+    compare(simulation, rules_module, program, launch, stubs)
+
+
 @pytest.mark.slow
 @pytest.mark.cxxrtl
 @pytest.mark.parametrize("seed", range(100))
-def test_a_random_program_issues_and_starts_by_the_rules(tiny, timing_rules, random_program, seed):
-    maker = random_program(seed)
-    program, launch, values = maker.program()
-    assert not verify(program, launch, tiny.machine, values)
-    stubs = Stubs(tiny.machine, MOST, seed, maker.answer)
-    compare(tiny, timing_rules, program, launch, stubs)
+def test_a_random_program_issues_and_starts_by_the_rules(fast_tiny, timing_rules, random_program,
+                                                         seed):
+    run_random(fast_tiny, timing_rules, random_program(seed), seed)
+
+
+SHORT = (1116, 481, 821, 1090)  # seeds of few words that execute everything together
+EVERY = {
+    *(f"alu {alu.name.lower()}" for alu in Alu), "base register", "edge", "edge by register",
+    "fence", "fence predicated", "flush", "gather", "group", "load", "loop by register",
+    "loop of 0", "loop predicated", "matmul", "matmul predicated", "nop", "nop predicated",
+    "preload", "read", "read predicated", "scalar predicated", "store", "tokens",
+    "tokens in a loop", "units 1", "units 2", "units 3", "vector",
+}
+
+
+@pytest.mark.cxxrtl
+def test_short_programs_with_everything_issue_and_start_by_the_rules(tiny, timing_rules,
+                                                                     random_program):
+    makers = [random_program(seed, short=True) for seed in SHORT]
+    for seed, maker in zip(SHORT, makers, strict=True):
+        run_random(tiny, timing_rules, maker, seed)
+    seen = sum((maker.coverage for maker in makers), Counter())
+    assert EVERY - {name for name, count in seen.items() if count} == set()
 
 
 class Replay:
@@ -465,3 +509,96 @@ def test_the_rules_are_the_simulators(timing_rules, name, program, launch, chang
                  for one in log]
         assert found == [(e.pc, e.layer, e.issue, e.start, e.completion)
                          for e in timed.of(queue)], queue
+
+
+BY_HAND = [
+    pytest.param(name, program, launch, id=name,
+                 marks=[] if name == "gemm_tiny" else pytest.mark.slow)
+    for name, program, launch in PROGRAMS
+    if name in ("gemm_tiny", "gemm_os", "mlgru", "w4a8_grouped")
+]
+
+
+@pytest.mark.cxxrtl
+@pytest.mark.parametrize("name, program, launch", BY_HAND)
+def test_a_program_by_hand_issues_and_starts_by_the_rules(tiny, timing_rules, name, program,
+                                                          launch):
+    stubs = Stubs(tiny.machine, MOST, len(name), None)
+    compare(tiny, timing_rules, program, launch, stubs)
+
+
+NOWHERE = 0xFF  # queue of a place that is no instruction
+ARRAY_QUEUE = 3  # of `tiny`: three transfer engines before it
+WAITS = Instruction(Opcode.NOP, waits=((0, 1),))
+HALT = Instruction(Opcode.HALT)
+
+
+def small_program(*array, initial=0, waits=WAITS):
+    """Return a program whose dma0 waits for a token, and whose array0 executes `array`."""
+    operands = tuple(Operand(f"o{n}", Space.DRAM, 64 * n, (4,), (1,), "int8") for n in range(2))
+    return Program(
+        name="trap", symbols=(), launch=("one", "two"), capabilities=frozenset(),
+        tokens=(Token("first", 0), Token("second", initial)), operands=operands, ops=(),
+        streams=(Stream(Queue(QueueKind.DMA), (waits, HALT)),
+                 Stream(Queue(QueueKind.ARRAY), (*array, HALT))))
+
+
+def ends(tiny, image, *, runs=False, base=None):
+    """Run `image` until it stops; return the trap, and the queue and number where."""
+    counts = {"o_end": 1, "o_run": int(runs)}
+    log = tiny.run(bytes(image), [0, 0], None, counts, base)
+    end = _ints(log["o_end"])[0]
+    return Trap(end & 31), end >> 24 & 0xFF, end >> 8 & 0xFFFF
+
+
+def section(image, name):
+    """Return the first byte of a section."""
+    at = 64 + 8 * SECTIONS.index(name)
+    return int.from_bytes(image[at : at + 4], "little")
+
+
+NOP = Instruction(Opcode.NOP)
+CORRUPT = {
+    # The section or "" for the header, the bit that changes in it, and what is reported where.
+    "magic": ("", 0, Trap.HEADER, NOWHERE, 0),
+    "version": ("", 40, Trap.HEADER, NOWHERE, 0),
+    "reserved of the header": ("", 160 + 351, Trap.RESERVED, NOWHERE, 7),
+    "a section out of place": ("", 512 + 64 * SECTIONS.index("tokens"), Trap.HEADER, NOWHERE,
+                               8 + SECTIONS.index("tokens")),
+    "reserved of an operand": ("operands", 2048 + 320, Trap.RESERVED, NOWHERE, 1),
+    "format of an operand": ("operands", 2048 + 63, Trap.RECORD, NOWHERE, 1),
+    "queue of a stream": ("streams", 128 + 2, Trap.QUEUE, NOWHERE, 1),
+    "reserved of an instruction": ("instructions", 512 * 3 + 14, Trap.RESERVED, ARRAY_QUEUE, 1),
+    "opcode": ("instructions", 512 * 3 + 7, Trap.OPCODE, ARRAY_QUEUE, 1),
+    "token": ("instructions", 85, Trap.TOKEN, 0, 0),
+}
+
+
+@pytest.mark.cxxrtl
+def test_a_bit_that_changes_in_a_program_is_refused_where_it_stands(tiny):
+    image = encode(small_program(NOP, NOP))
+    for what, (name, bit, trap, queue, number) in CORRUPT.items():
+        wrong = bytearray(image)
+        wrong[(section(image, name) if name else 0) + bit // 8] ^= 1 << bit % 8
+        assert ends(tiny, wrong) == (trap, queue, number), what
+
+
+@pytest.mark.cxxrtl
+def test_a_word_that_memory_does_not_have_is_a_bus_error_at_the_value(tiny):
+    image = encode(small_program(NOP, NOP))
+    assert ends(tiny, image, base=8 * (WORDS - 1)) == (Trap.BUS, NOWHERE, 1)
+
+
+@pytest.mark.cxxrtl
+def test_what_goes_wrong_in_a_run_traps(tiny):
+    found = ends(tiny, encode(small_program(NOP, NOP)), runs=True)
+    assert found[0] == Trap.DEADLOCK  # of which no place is meant
+
+    gives = Instruction(Opcode.NOP, signals=((1, 1),))
+    full = small_program(gives, initial=2**16 - 1)
+    assert ends(tiny, encode(full), runs=True) == (Trap.OVERFLOW, NOWHERE, 1)
+
+    long = [Instruction(Opcode.SCALAR, fields={"alu": Alu.SET, "rd": 2, "b": 2**24}),
+            Instruction(Opcode.LOOP, fields={"count": 2, "count_is_register": 1}),
+            Instruction(Opcode.END)]
+    assert ends(tiny, encode(small_program(*long)), runs=True) == (Trap.COUNT, ARRAY_QUEUE, 1)
