@@ -38,7 +38,8 @@ def place_layout(cfg: FrontEndConfig) -> data.StructLayout:
     """Return the layout of where a front end stopped.
 
     Of an instruction `queue` and number, of anything else `queue` is that of all ones and the
-    number that of the word of the header, the token, the operand or the stream.
+    number that of the word of the header, the value of the launch table, the token, the operand
+    or the stream. Of a deadlock neither means anything.
     """
     return data.StructLayout({"number": 16, "queue": 8})
 

@@ -245,7 +245,6 @@ def machine_with(**changes):
 
 
 SIZES = {"operands": 256, "launch": 8}
-MAX_CYCLES = 200_000
 MOST = 2  # instructions under way in a stub
 
 
@@ -259,10 +258,10 @@ class Simulation:
                                          parts=parts_of(self.cfg, "queue"),
                                          flatten=False, optimize=optimize)
 
-    def run(self, image, launch, stubs, counts, base=None):
+    def run(self, image, launch, stubs, counts, cycles, base=None):
         """Run the binary `image`; return the log of every stream.
 
-        `counts` says how many events each output has. The launch table's values lie behind the
+        `counts` says how many events each output has, within `cycles` of time 0. The launch table's values lie behind the
         program unless `base` is given.
         """
         words = list(np.frombuffer(image + bytes(-len(image) % 8), "<u8"))
@@ -278,7 +277,7 @@ class Simulation:
             inputs[f"i_values{n}"] = (_words(values, 64 + TIME), np.zeros(len(values), np.int64))
         outputs = {name: np.zeros(counts.get(name, 0), np.int64)
                    for name in self.compiled.streams if name.startswith("o_")}
-        return self.compiled.run(inputs, outputs, max_cycles=MAX_CYCLES)
+        return self.compiled.run(inputs, outputs, max_cycles=4 * len(words) + cycles)
 
 
 def _words(values, bits):
@@ -397,7 +396,7 @@ def compare(simulation, rules_module, program, launch, stubs):
         events[f"o_done{n}"] = [(cycle, 0) for cycle in dones]
     counts = {name: len(found) for name, found in events.items()} | {"o_run": 1, "o_end": 1}
     values = [launch.values.get(name, 0) for name in program.launch]
-    logs = simulation.run(encode(program), values, stubs, counts)
+    logs = simulation.run(encode(program), values, stubs, counts, rules.last + 100)
     end = _ints(logs["o_end"])[0]
     assert end & 31 == Trap.NONE, Trap(end & 31)
     zero = int(logs["o_run"].cycles[0])
@@ -546,7 +545,7 @@ def small_program(*array, initial=0, waits=WAITS):
 def ends(tiny, image, *, runs=False, base=None):
     """Run `image` until it stops; return the trap, and the queue and number where."""
     counts = {"o_end": 1, "o_run": int(runs)}
-    log = tiny.run(bytes(image), [0, 0], None, counts, base)
+    log = tiny.run(bytes(image), [0, 0], None, counts, 1000, base)
     end = _ints(log["o_end"])[0]
     return Trap(end & 31), end >> 24 & 0xFF, end >> 8 & 0xFFFF
 
