@@ -261,8 +261,8 @@ class Simulation:
     def run(self, image, launch, stubs, counts, cycles, base=None):
         """Run the binary `image`; return the log of every stream.
 
-        `counts` says how many events each output has, within `cycles` of time 0. The launch table's values lie behind the
-        program unless `base` is given.
+        `counts` says how many events each output has, within `cycles` of time 0. The launch
+        table's values lie behind the program unless `base` is given.
         """
         words = list(np.frombuffer(image + bytes(-len(image) % 8), "<u8"))
         base = 8 * len(words) if base is None else base
