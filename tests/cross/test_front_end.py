@@ -550,12 +550,6 @@ def ends(tiny, image, *, runs=False, base=None):
     return Trap(end & 31), end >> 24 & 0xFF, end >> 8 & 0xFFFF
 
 
-def section(image, name):
-    """Return the first byte of a section."""
-    at = 64 + 8 * SECTIONS.index(name)
-    return int.from_bytes(image[at : at + 4], "little")
-
-
 NOP = Instruction(Opcode.NOP)
 CORRUPT = {
     # The section or "" for the header, the bit that changes in it, and what is reported where.
@@ -578,7 +572,9 @@ def test_a_bit_that_changes_in_a_program_is_refused_where_it_stands(tiny):
     image = encode(small_program(NOP, NOP))
     for what, (name, bit, trap, queue, number) in CORRUPT.items():
         wrong = bytearray(image)
-        wrong[(section(image, name) if name else 0) + bit // 8] ^= 1 << bit % 8
+        at = 64 + 8 * SECTIONS.index(name) if name else None  # where the header says it is
+        first = int.from_bytes(image[at : at + 4], "little") if name else 0
+        wrong[first + bit // 8] ^= 1 << bit % 8
         assert ends(tiny, wrong) == (trap, queue, number), what
 
 
