@@ -15,6 +15,9 @@ def _module(name):
     return module
 
 
+_module("front_end_bench")
+
+
 @pytest.fixture(scope="session")
 def timing_rules():
     """The rules of queues, tokens and control, in plain Python."""

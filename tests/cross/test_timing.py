@@ -1,5 +1,6 @@
 """docs/timing.md against the simulator and golden: the schedule worked out by hand."""
 
+from itertools import takewhile
 from pathlib import Path
 
 from archsim.diff_exec import first_difference
@@ -13,11 +14,11 @@ PROGRAM = parse((ROOT / "examples" / "programs" / "gemm_tiny.prog").read_text())
 
 
 def schedule():
-    """Return the rows of the page's last table, without the reason."""
+    """Return the rows of the page's table of instructions, without the reason."""
     lines = (ROOT / "docs" / "timing.md").read_text().splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("| queue | instruction |"))
-    return {tuple(cell.strip() for cell in line.strip("|").split("|")[:-1])
-            for line in lines[at + 2 :] if line.startswith("|")}
+    rows = takewhile(lambda line: line.startswith("|"), lines[at + 2 :])
+    return {tuple(cell.strip() for cell in line.strip("|").split("|")[:-1]) for line in rows}
 
 
 def named(entry):
