@@ -258,7 +258,7 @@ BY_HAND = [
     pytest.param(name, program, launch, id=name,
                  marks=[] if name == "gemm_tiny" else pytest.mark.slow)
     for name, program, launch in PROGRAMS
-    if name in ("gemm_tiny", "gemm_os", "mlgru", "w4a8_grouped")
+    if name in ("gemm_tiny", "gemm_os", "w4a8_grouped")
 ]
 
 
