@@ -1,14 +1,14 @@
 """The search for an attention kernel's blocks goes by an estimate; the simulator judges it."""
 
 import dataclasses
+import random
 
 import pytest
 
 from archsim.engine.simulate import simulate
 from machine.load import read_machine
 from mapping import attention
-from mapping.attention_blocks import candidates
-from mapping.attention_cost import cost_cycles
+from mapping.attention_blocks import candidates, find_blocks
 from mapping.families import model_of
 from mapping.formats import parse_formats
 from mapping.transformer import map_model
@@ -37,23 +37,18 @@ def machine():
     return read_machine("npu-hbm2", SMALL)
 
 
-@pytest.mark.parametrize("phase", [prefill(1, 96), prefill(1, 300), decode(2, 700)])
+@pytest.mark.parametrize("phase", [prefill(1, 96), prefill(1, 600), decode(2, 700)])
 def test_the_blocks_chosen_are_nearly_the_fastest(monkeypatch, phase):
-    """Of the cheapest of every kind, none is faster by more than a quarter (fixed beforehand)."""
-    kinds = {}
+    """Of a sample of all that fit, none is faster by more than a quarter (fixed beforehand)."""
+    fitting = []
 
     def note(plan, kernel):
-        for n in candidates(plan, kernel):
-            kind = (n.heads // n.unit_heads, n.unit_heads, n.pieces > 1)
-            cost = cost_cycles(plan, kernel, n)
-            if kind not in kinds or cost < kinds[kind][0]:
-                kinds[kind] = (cost, n)
-        return min(kinds.values(), key=lambda one: one[0])[1]
+        fitting[:] = dict.fromkeys(candidates(plan, kernel))
+        return find_blocks(plan, kernel)
 
-    simulated_ticks(monkeypatch, phase, note)
-    tried = {n: simulated_ticks(monkeypatch, phase, lambda plan, kernel, n=n: n)
-             for _, n in kinds.values()}
-    assert len(tried) >= 4
-    chosen = simulated_ticks(monkeypatch, phase, attention.find_blocks)
+    chosen = simulated_ticks(monkeypatch, phase, note)
+    sample = random.Random(0).sample(fitting, min(len(fitting), 20))
+    tried = {n: simulated_ticks(monkeypatch, phase, lambda plan, kernel, n=n: n) for n in sample}
+    assert len(tried) >= 12
     assert chosen <= 1.25 * min(tried.values()), {
         str(dataclasses.astuple(n)): ticks for n, ticks in tried.items()}
